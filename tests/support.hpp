@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// What the tests share: threads that are joined on every path, and waiting for a state instead of
+// for a time.
+#ifndef SINGLEFLIGHT_TESTS_SUPPORT_HPP
+#define SINGLEFLIGHT_TESTS_SUPPORT_HPP
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace support {
+
+/// Waits until `condition()` holds. A test that waits for what never comes fails after a minute with
+/// `what`; on the way there, time decides nothing.
+template <class Condition>
+void await(const Condition& condition, const char* what) {
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > give_up) {
+      throw std::runtime_error(std::string("waited a minute in vain for: ") + what);
+    }
+    std::this_thread::yield();
+  }
+}
+
+/// Waits until `n` followers wait in the group.
+template <class Group>
+void await_followers(const Group& group, std::size_t n) {
+  await([&] { return group.stats().waiting == n; }, "the followers to have joined");
+}
+
+/// Threads that the destructor joins. (libc++ before 20 has no std::jthread.)
+class threads {
+ public:
+  threads() = default;
+  threads(std::size_t n, const std::function<void(std::size_t)>& body) {
+    for (std::size_t i = 0; i < n; ++i) start([body, i] { body(i); });
+  }
+  threads(const threads&) = delete;
+  threads& operator=(const threads&) = delete;
+  ~threads() { join(); }
+
+  template <class Body>
+  void start(Body&& body) {
+    running_.emplace_back(std::forward<Body>(body));
+  }
+  void join() {
+    for (std::thread& t : running_) t.join();
+    running_.clear();
+  }
+
+ private:
+  std::vector<std::thread> running_;
+};
+
+}  // namespace support
+
+#endif  // SINGLEFLIGHT_TESTS_SUPPORT_HPP
