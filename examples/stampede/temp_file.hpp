@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#ifndef STAMPEDE_TEMP_FILE_HPP
+#define STAMPEDE_TEMP_FILE_HPP
+
+#include <filesystem>
+#include <random>
+#include <string>
+#include <system_error>
+
+namespace stampede {
+
+/// A file name of its own in the system's directory for temporary files, and the file's end.
+class temp_file {
+ public:
+  temp_file() {
+    std::random_device random;
+    path_ =
+        std::filesystem::temp_directory_path() /
+        ("singleflight-stampede-" + std::to_string(random()) + std::to_string(random()) + ".db");
+  }
+  temp_file(const temp_file&) = delete;
+  temp_file& operator=(const temp_file&) = delete;
+  ~temp_file() { remove(); }
+
+  [[nodiscard]] std::string path() const { return path_.string(); }
+
+  void remove() noexcept {
+    std::error_code ignored;  // it may be gone already
+    std::filesystem::remove(path_, ignored);
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace stampede
+
+#endif  // STAMPEDE_TEMP_FILE_HPP
