@@ -60,10 +60,9 @@ namespace singleflight::inline v1 {
 ///   4. A call unlists itself and nothing else: one that was forgotten and ends late does not touch
 ///      a newer one.
 ///   5. No user code runs under a lock but `KeyEqual` and copying or moving a `Key`. Loaders,
-///   values
-///      and destructors run outside and may call the group again.
+///      values and destructors run outside and may call the group again.
 ///   6. A loader that calls its own key in its own group is refused, where it would wait for
-///   itself.
+///      itself.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
@@ -88,7 +87,9 @@ class group {
   static_assert(std::is_invocable_r_v<std::size_t, const Hash&, const Key&>,
                 "singleflight: Hash cannot hash a Key; specialise std::hash<Key> or name a Hash "
                 "whose operator() is const");
-  static_assert(std::is_invocable_r_v<bool, const KeyEqual&, const Key&, const Key&>,
+  static_assert(std::is_invocable_r_v<bool, const KeyEqual&, const Key&, const Key&> &&
+                    (!std::same_as<KeyEqual, std::equal_to<Key>> ||
+                     requires(const Key& a) { static_cast<bool>(a == a); }),
                 "singleflight: KeyEqual cannot compare two Keys; give Key an operator== or name a "
                 "KeyEqual whose operator() is const");
 

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT
+// What a group says of itself: its counters and gauges, the calls it lists, its shards, its memory.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <new>
+#include <random>
+#include <singleflight/group.hpp>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support.hpp"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SINGLEFLIGHT_TESTS_SANITIZED
+#elif defined(__clang__)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SINGLEFLIGHT_TESTS_SANITIZED
+#endif
+#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
+#define SINGLEFLIGHT_TESTS_KEEP_NEW
+#endif
+#endif
+
+namespace {
+thread_local std::uint64_t allocations = 0;
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
+
+namespace {
+// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
+[[gnu::noinline]] void give_back(void* p) noexcept { std::free(p); }
+}  // namespace
+
+void* operator new(std::size_t n) {
+  ++allocations;
+  if (void* p = std::malloc(n)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { give_back(p); }
+void operator delete(void* p, std::size_t) noexcept { give_back(p); }
+
+#endif
+
+namespace {
+
+using singleflight::call_error;
+using singleflight::group;
+using singleflight::group_stats;
+
+void expect_idle(const group_stats& stats) {
+  EXPECT_EQ(stats.in_flight, 0U);
+  EXPECT_EQ(stats.waiting, 0U);
+}
+
+TEST(Stats, CountEachEntryOnceAsLedJoinedOrRejected) {
+  constexpr std::size_t callers = 8;
+  constexpr int entries_each = 2000, keys = 4;
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  group<int, int> g;
+  std::atomic<std::uint64_t> entries{0}, loads{0}, throws{0}, refusals{0}, joins{0};
+  support::threads(callers, [&](std::size_t caller) {
+    std::mt19937 random(seed + static_cast<unsigned>(caller));
+    for (int i = 0; i < entries_each; ++i) {
+      const int key = static_cast<int>(random() % keys);
+      const auto fate = random() % 4;
+      bool mine = false;
+      ++entries;
+      try {
+        (void)g.do_call(key, [&]() -> int {
+          mine = true;
+          ++loads;
+          std::this_thread::yield();
+          if (fate == 0) {
+            ++throws;
+            throw std::string("no such row");
+          }
+          if (fate == 1) {
+            ++entries;
+            EXPECT_THROW((void)g.do_call(key, [] { return 0; }), call_error);
+            ++refusals;
+          }
+          if (fate == 2) g.forget(key);
+          return key;
+        });
+      } catch (const std::string&) {
+      }
+      if (!mine) ++joins;
+    }
+  });
+  const group_stats stats = g.stats();
+  EXPECT_EQ(stats.led, loads);
+  EXPECT_EQ(stats.joined, joins);
+  EXPECT_EQ(stats.rejected, refusals);
+  EXPECT_EQ(stats.led + stats.joined + stats.rejected, entries);
+  EXPECT_EQ(stats.failed, throws);
+  EXPECT_EQ(stats.timed_out + stats.cancelled + stats.superseded, 0U);
+  expect_idle(stats);
+  EXPECT_TRUE(g.in_flight().empty());
+}
+
+TEST(Stats, CountACallAsFailedIfItEndsWithoutAValue) {
+  group<std::string, int> g;
+  (void)g.do_call("key", [] { return 0; });
+  EXPECT_EQ(g.stats().failed, 0U);
+  EXPECT_THROW((void)g.do_call("key", []() -> int { throw 1; }), int);
+  EXPECT_EQ(g.stats().failed, 1U);
+  EXPECT_THROW((void)g.do_call("key",
+                               [&]() -> int {
+                                 g.forget("key");
+                                 throw 1;
+                               }),
+               int);
+  EXPECT_EQ(g.stats().failed, 2U);
+  EXPECT_EQ(g.stats().led, 3U);
+  expect_idle(g.stats());
+}
+
+TEST(Stats, AddUpOverTheShards) {
+  constexpr int keys = 64;
+  group<int, int> g({.shards = 16});
+  std::size_t most_in_flight = 0;
+  std::vector<int> listed;
+  const std::function<int(int)> nest = [&](int key) -> int {
+    return g.do_call(key, [&, key] {
+      if (key < keys) return nest(key + 1);
+      most_in_flight = g.stats().in_flight;
+      for (const auto& call : g.in_flight()) listed.push_back(call.key);
+      return 0;
+    });
+  };
+  (void)nest(1);
+  EXPECT_EQ(most_in_flight, std::size_t{keys});
+  EXPECT_EQ(g.stats().led, std::uint64_t{keys});
+  std::sort(listed.begin(), listed.end());
+  ASSERT_EQ(listed.size(), std::size_t{keys});
+  for (int key = 1; key <= keys; ++key) EXPECT_EQ(listed[static_cast<std::size_t>(key - 1)], key);
+  expect_idle(g.stats());
+}
+
+TEST(InFlight, TellsHowManyFollowACallAndHowLongTheFirstHasWaited) {
+  using namespace std::chrono_literals;
+  group<std::string, int> g;
+  support::threads followers;
+  const auto waited = [&] { return g.in_flight().at(0).waited; };
+  (void)g.do_call("key", [&] {
+    EXPECT_EQ(g.in_flight().size(), 1U);
+    EXPECT_EQ(g.in_flight().at(0).key, "key");
+    EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
+    EXPECT_EQ(waited(), 0ns);
+    for (std::size_t n = 1; n <= 3; ++n) {
+      const auto before = n == 1 ? 0ns : waited();
+      followers.start([&] { (void)g.do_call("key", [] { return 0; }); });
+      support::await_followers(g, n);
+      EXPECT_EQ(g.in_flight().at(0).waiters, n);
+      support::await([&] { return waited() > before; }, "the first follower to have waited longer");
+    }
+    return 0;
+  });
+  EXPECT_TRUE(g.in_flight().empty());
+}
+
+TEST(InFlight, LeavesOutForgottenCallsWhichTheGaugesCount) {
+  group<std::string, int> g;
+  support::threads followers;
+  (void)g.do_call("key", [&] {
+    followers.start([&] { (void)g.do_call("key", [] { return 0; }); });
+    support::await_followers(g, 1);
+    g.forget("key");
+    EXPECT_TRUE(g.in_flight().empty());
+    EXPECT_EQ(g.stats().in_flight, 1U);
+    EXPECT_EQ(g.stats().waiting, 1U);
+    return 0;
+  });
+  followers.join();
+  expect_idle(g.stats());
+}
+
+struct one_hash {
+  std::size_t operator()(int) const { return 42; }
+};
+
+TEST(Flood, OfKeysWithOneHashIsToldApart) {
+  constexpr int keys = 2000;
+  group<int, int, one_hash> g;
+  int found = 0, strangers = 0;
+  std::size_t listed_after = 0;
+  const std::function<int(int)> nest = [&](int key) -> int {
+    return g.do_call(key, [&, key] {
+      if (key < keys) {
+        EXPECT_EQ(nest(key + 1), key + 1);
+        return key;
+      }
+      for (int k = 2; k <= keys; k += 2) found += g.forget(k) ? 1 : 0;
+      for (int k = 2; k <= keys; k += 2) strangers += g.forget(k) ? 1 : 0;
+      for (int k = 1; k <= keys; k += 2) {
+        EXPECT_THROW((void)g.do_call(k, [] { return 0; }), call_error);
+      }
+      listed_after = g.in_flight().size();
+      return key;
+    });
+  };
+  EXPECT_EQ(nest(1), 1);
+  EXPECT_EQ(found, keys / 2);
+  EXPECT_EQ(strangers, 0);
+  EXPECT_EQ(listed_after, std::size_t{keys / 2});
+  EXPECT_EQ(g.stats().led, std::uint64_t{keys});
+  EXPECT_EQ(g.stats().rejected, std::uint64_t{keys / 2});
+  expect_idle(g.stats());
+}
+
+TEST(Memory, IsNotHeldAfterTenMillionKeys) {
+#if defined(SINGLEFLIGHT_TESTS_SANITIZED)
+  constexpr std::uint64_t keys = 1'000'000;
+#else
+  constexpr std::uint64_t keys = 10'000'000;
+#endif
+  constexpr std::size_t callers = 2;
+  group<std::uint64_t, std::uint64_t> g;
+  std::array<std::uint64_t, callers> made{}, wrong{};
+  support::threads(callers, [&](std::size_t caller) {
+    const std::uint64_t before = allocations;
+    for (std::uint64_t key = caller; key < keys; key += callers) {
+      if (*g.do_call(key, [&] { return key; }) != key) ++wrong[caller];
+    }
+    made[caller] = allocations - before;
+  });
+  for (std::size_t caller = 0; caller < callers; ++caller) {
+    EXPECT_EQ(made[caller], 0U);
+    EXPECT_EQ(wrong[caller], 0U);
+  }
+  EXPECT_EQ(g.stats().led, keys);
+  expect_idle(g.stats());
+  EXPECT_TRUE(g.in_flight().empty());
+}
+
+TEST(Shards, MayBeAnyNumberUpTo65536) {
+  for (std::size_t shards : std::initializer_list<std::size_t>{0, 1, 2, 3, 5, 64, 65535, 65536}) {
+    group<int, int> g({.shards = shards});
+    for (int key : {0, 1, -1, std::numeric_limits<int>::min()}) {
+      EXPECT_EQ(*g.do_call(key, [&] { return g.forget(key) ? key : ~key; }), key);
+    }
+    expect_idle(g.stats());
+  }
+}
+
+TEST(Shards, MayNotBeMore) {
+  for (std::size_t shards : {std::size_t{65537}, std::numeric_limits<std::size_t>::max()}) {
+    try {
+      const group<int, int> g({.shards = shards});
+      ADD_FAILURE() << shards << " shards were accepted";
+    } catch (const std::invalid_argument& e) {
+      EXPECT_STREQ(
+          e.what(),
+          "singleflight: group_options::shards must be at most 65536; leave it 0 if in doubt");
+    }
+  }
+}
+
+TEST(Shards, CanBeNamedWhereTheGroupIsMade) {
+  constexpr std::size_t n = 4;
+  group<int, int> g(singleflight::group_options{.shards = n});
+  EXPECT_EQ(*g.do_call(1, [] { return 42; }), 42);
+}
+
+}  // namespace

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+// Compiles, with the same include path: else the failures beside it would mean nothing.
+#include <memory>
+#include <singleflight/group.hpp>
+#include <string>
+
+void load(singleflight::group<std::string, std::unique_ptr<int>>& g) {
+  const auto result = g.do_call("key", [] { return std::make_unique<int>(42); });
+  (void)result.value();
+}

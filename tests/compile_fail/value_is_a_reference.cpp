@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+// expect: Value must not be a reference
+#include <singleflight/group.hpp>
+
+singleflight::group<int, int&> g;

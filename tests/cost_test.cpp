@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+// What a call costs, in counts: heap allocations, copies and moves of the value, locks taken. This
+// program replaces operator new, and is linked so that pthread_mutex_lock comes past it.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+#include <singleflight/group.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support.hpp"
+
+#if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
+#include <pthread.h>
+#endif
+
+#if defined(__clang__)
+#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
+#define SINGLEFLIGHT_TESTS_KEEP_NEW
+#endif
+#endif
+
+namespace {
+
+struct counts {
+  int allocations = 0;
+  int locks = 0;
+};
+thread_local counts of_this_thread;
+
+}  // namespace
+
+#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
+
+namespace {
+
+void* allocate(std::size_t size, std::size_t alignment) noexcept {
+  ++of_this_thread.allocations;
+  size = std::max(size, std::size_t{1});
+  if (alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__) return std::malloc(size);
+  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+void* allocate_or_throw(std::size_t size, std::size_t alignment) {
+  if (void* p = allocate(size, alignment)) return p;
+  throw std::bad_alloc();
+}
+
+#if defined(__GNUC__)
+[[gnu::noinline]]  // else gcc 12 inlines half of a pair and warns that new is freed by free
+#endif
+void release(void* p) noexcept {
+  std::free(p);
+}
+
+}  // namespace
+
+// The forms that are not here call one of these.
+void* operator new(std::size_t n) { return allocate_or_throw(n, 1); }
+void* operator new(std::size_t n, std::align_val_t a) {
+  return allocate_or_throw(n, static_cast<std::size_t>(a));
+}
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, 1); }
+void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return allocate(n, static_cast<std::size_t>(a));
+}
+void* operator new[](std::size_t n) { return allocate_or_throw(n, 1); }
+void* operator new[](std::size_t n, std::align_val_t a) {
+  return allocate_or_throw(n, static_cast<std::size_t>(a));
+}
+void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, 1); }
+void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return allocate(n, static_cast<std::size_t>(a));
+}
+void operator delete(void* p) noexcept { release(p); }
+void operator delete(void* p, std::size_t) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
+void operator delete[](void* p) noexcept { release(p); }
+void operator delete[](void* p, std::size_t) noexcept { release(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
+void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
+
+#endif
+
+#if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
+extern "C" int __real_pthread_mutex_lock(pthread_mutex_t*);
+extern "C" int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
+  ++of_this_thread.locks;
+  return __real_pthread_mutex_lock(mutex);
+}
+#endif
+
+namespace {
+
+using singleflight::group;
+
+// What this thread spends on `action()`.
+template <class Action>
+counts cost_of(const Action& action) {
+  const counts before = of_this_thread;
+  action();
+  return {of_this_thread.allocations - before.allocations, of_this_thread.locks - before.locks};
+}
+
+// Leads a call for `key` that `N` threads join one after the other. Returns what each of them
+// spends on `enter()`, which has to join it.
+template <std::size_t N, class Group, class Key, class Load, class Enter>
+std::array<counts, N> costs_of_followers(Group& g, const Key& key, const Load& load,
+                                         const Enter& enter) {
+  std::array<counts, N> costs;
+  support::threads followers;
+  (void)g.do_call(key, [&] {
+    for (std::size_t i = 0; i < N; ++i) {
+      followers.start([&, i] { costs[i] = cost_of(enter); });
+      support::await_followers(g, i + 1);
+    }
+    return load();
+  });
+  followers.join();
+  return costs;
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
+
+TEST(Allocations, AreNoneForAnUnsharedCall) {
+  group<int, int> g;
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(cost_of([&] { (void)g.do_call(i, [] { return 42; }); }).allocations, 0);
+  }
+}
+
+const std::string long_key = "a key of twenty-four or more characters";
+
+TEST(Allocations, AreOneForTheCopyOfALongKey) {
+  group<std::string, int> g;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(cost_of([&] { (void)g.do_call(long_key, [] { return 42; }); }).allocations, 1);
+  }
+}
+
+TEST(Allocations, AreNoneForALongKeyThatIsMovedIn) {
+  group<std::string, int> g;
+  std::string key = long_key;
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(std::move(key), [] { return 42; }); }).allocations, 0);
+}
+
+TEST(Allocations, AreTwoForTheFirstFollowerAndNoneForTheOthers) {
+  group<std::string, int> g;
+  const auto enter = [&] { (void)g.do_call(long_key, [] { return 0; }); };
+  const auto costs = costs_of_followers<8>(
+      g, long_key, [] { return 42; }, enter);
+  EXPECT_EQ(costs[0].allocations, 2);
+  for (std::size_t i = 1; i < costs.size(); ++i) EXPECT_EQ(costs[i].allocations, 0);
+}
+
+TEST(Allocations, AreTwoForTheFirstFollowerOfACallWithoutAValue) {
+  group<int, void> g;
+  const auto enter = [&] { g.do_call(1, [] {}); };
+  const auto costs = costs_of_followers<2>(
+      g, 1, [] {}, enter);
+  EXPECT_EQ(costs[0].allocations, 2);
+  EXPECT_EQ(costs[1].allocations, 0);
+}
+
+#endif
+
+struct counted {
+  counted() = default;
+  counted(const counted&) { ++copies; }
+  counted(counted&&) noexcept { ++moves; }
+
+  static std::atomic<int> copies, moves;
+};
+std::atomic<int> counted::copies{0};
+std::atomic<int> counted::moves{0};
+
+class Copies : public testing::Test {
+ protected:
+  Copies() { counted::copies = counted::moves = 0; }
+  group<int, counted> g;
+};
+
+TEST_F(Copies, AreNoneForAnUnsharedCall) {
+  auto result = g.do_call(1, [] { return counted(); });
+  EXPECT_FALSE(result.shared());
+  EXPECT_EQ(counted::copies, 0);
+  EXPECT_EQ(counted::moves, 1);
+}
+
+TEST_F(Copies, AreNoneForAnUnsharedValueThatIsTaken) {
+  [[maybe_unused]] const counted taken = g.do_call(1, [] { return counted(); });
+  EXPECT_EQ(counted::copies, 0);
+  EXPECT_EQ(counted::moves, 2);
+}
+
+TEST_F(Copies, AreNoneForALeaderAndItsFollowers) {
+  const auto enter = [this] { (void)g.do_call(1, [] { return counted(); }); };
+  (void)costs_of_followers<16>(
+      g, 1, [] { return counted(); }, enter);
+  EXPECT_EQ(counted::copies, 0);
+  EXPECT_EQ(counted::moves, 1);
+}
+
+TEST_F(Copies, AreOneForEachWhoTakesTheSharedValue) {
+  const auto enter = [this] {
+    [[maybe_unused]] const counted taken = g.do_call(1, [] { return counted(); });
+  };
+  (void)costs_of_followers<16>(
+      g, 1, [] { return counted(); }, enter);
+  EXPECT_EQ(counted::copies, 16);
+  EXPECT_EQ(counted::moves, 1);
+}
+
+#if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
+
+TEST(Locks, AreTwoForAnUnsharedCall) {
+  group<int, int> g;
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(1, [] { return 42; }); }).locks, 2);
+}
+
+TEST(Locks, AreTwoForACallThatFails) {
+  group<int, int> g;
+  const auto fail = [&] { EXPECT_ANY_THROW((void)g.do_call(1, []() -> int { throw 42; })); };
+  EXPECT_EQ(cost_of(fail).locks, 2);
+}
+
+#ifdef __GLIBCXX__  // elsewhere a std::shared_future has a mutex of its own
+
+TEST(Locks, AreOneForAFollower) {
+  group<int, int> g;
+  const auto enter = [&] { (void)g.do_call(1, [] { return 0; }); };
+  for (const counts& c : costs_of_followers<8>(
+           g, 1, [] { return 42; }, enter)) {
+    EXPECT_EQ(c.locks, 1);
+  }
+}
+
+#endif
+#endif
+
+}  // namespace

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+// Nobody is given the result of a call that had ended before he came, and no key is loaded twice at
+// once.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <singleflight/group.hpp>
+#include <thread>
+#include <vector>
+
+#include "support.hpp"
+
+namespace {
+
+using singleflight::group;
+
+template <class Number>
+void raise_to(std::atomic<Number>& highest, Number n) {
+  Number seen = highest;
+  while (seen < n && !highest.compare_exchange_weak(seen, n)) {
+  }
+}
+
+void yield_a_few_times() {
+  for (int i = 0; i < 3; ++i) std::this_thread::yield();
+}
+
+// Publishing first and unlisting afterwards hands out calls that have ended, and the more so the
+// harder a key is hammered: those who return re-enter before the leader gets to unlist.
+TEST(Freshness, GivesNobodyAnEndedCallUnderSaturation) {
+  constexpr std::size_t callers = 16;
+  constexpr int entries_each = 10'000;
+  group<int, std::uint64_t> g;
+  std::atomic<std::uint64_t> calls{0}, returned{0}, stale{0};
+  support::threads(callers, [&](std::size_t) {
+    for (int i = 0; i < entries_each; ++i) {
+      const std::uint64_t returned_before = returned;
+      const std::uint64_t number = g.do_call(1, [&] {
+        const std::uint64_t mine = ++calls;
+        yield_a_few_times();
+        return mine;
+      });
+      if (number <= returned_before) ++stale;
+      raise_to(returned, number);
+    }
+  });
+  EXPECT_EQ(stale, 0U);
+  EXPECT_EQ(g.stats().led, calls);
+  EXPECT_EQ(g.stats().led + g.stats().joined, callers * entries_each);
+}
+
+TEST(Freshness, GivesNobodyAnEndedFailureUnderSaturation) {
+  constexpr std::size_t callers = 16;
+  constexpr int entries_each = 200;
+  group<int, int> g;
+  std::atomic<std::uint64_t> calls{0}, returned{0}, stale{0};
+  std::vector<std::vector<std::exception_ptr>> kept(callers);
+  support::threads(callers, [&](std::size_t caller) {
+    for (int i = 0; i < entries_each; ++i) {
+      const std::uint64_t returned_before = returned;
+      try {
+        (void)g.do_call(1, [&]() -> int {
+          const std::uint64_t mine = ++calls;
+          yield_a_few_times();
+          throw mine;
+        });
+      } catch (const std::uint64_t& number) {
+        kept[caller].push_back(std::current_exception());
+        if (number <= returned_before) ++stale;
+        raise_to(returned, number);
+      }
+    }
+  });
+  EXPECT_EQ(stale, 0U);
+  EXPECT_EQ(g.stats().failed, calls);
+}
+
+struct tells_when_moved {
+  explicit tells_when_moved(const std::function<void()>& tell) : moved(&tell) {}
+  tells_when_moved(tells_when_moved&& other) : moved(other.moved) { (*moved)(); }
+  const std::function<void()>* moved;
+};
+
+TEST(Freshness, UnlistsTheCallBeforeItsValueIsPublished) {
+  group<int, tells_when_moved> g;
+  int moves = 0;
+  std::size_t listed_when_moved = 0, waiting_when_moved = 0;
+  const std::function<void()> look = [&] {
+    ++moves;
+    listed_when_moved += g.in_flight().size();
+    waiting_when_moved += g.stats().waiting;
+  };
+  support::threads followers;
+  auto result = g.do_call(1, [&] {
+    followers.start([&] { (void)g.do_call(1, [&] { return tells_when_moved(look); }); });
+    support::await_followers(g, 1);
+    return tells_when_moved(look);
+  });
+  EXPECT_TRUE(result.shared());
+  EXPECT_GE(moves, 1);
+  EXPECT_EQ(listed_when_moved, 0U);
+  EXPECT_EQ(waiting_when_moved, 0U);
+}
+
+TEST(Freshness, RunsOneCallPerKeyAtATime) {
+  constexpr std::size_t callers = 16, keys = 5;
+  constexpr std::size_t entries_each = 2000;
+  group<std::size_t, int> g({.shards = 1});
+  std::array<std::atomic<int>, keys> running{};
+  std::atomic<int> most_of_one_key{0};
+  std::atomic<std::uint64_t> calls{0};
+  support::threads(callers, [&](std::size_t caller) {
+    for (std::size_t i = 0; i < entries_each; ++i) {
+      const std::size_t key = (caller + i) % keys;
+      (void)g.do_call(key, [&] {
+        raise_to(most_of_one_key, ++running[key]);
+        ++calls;
+        yield_a_few_times();
+        return --running[key];
+      });
+    }
+  });
+  EXPECT_EQ(most_of_one_key, 1);
+  EXPECT_EQ(g.stats().led, calls);
+  EXPECT_EQ(g.stats().led + g.stats().joined, callers * entries_each);
+}
+
+TEST(Freshness, ListsEachKeyOnceAtAnyInstant) {
+  constexpr std::size_t callers = 8, keys = 3;
+  group<std::size_t, int> g({.shards = 1});
+  std::atomic<std::size_t> finished{0};
+  std::size_t looks = 0, twice_listed = 0;
+  support::threads loaders;
+  for (std::size_t caller = 0; caller < callers; ++caller) {
+    loaders.start([&, caller] {
+      for (std::size_t i = 0; i < 1000; ++i) {
+        (void)g.do_call((caller + i) % keys, [] {
+          yield_a_few_times();
+          return 0;
+        });
+      }
+      ++finished;
+    });
+  }
+  while (finished < callers) {
+    std::array<int, keys> listed{};
+    for (const auto& call : g.in_flight()) ++listed.at(call.key);
+    if (std::any_of(listed.begin(), listed.end(), [](int n) { return n > 1; })) ++twice_listed;
+    ++looks;
+    std::this_thread::yield();
+  }
+  EXPECT_GT(looks, 0U);
+  EXPECT_EQ(twice_listed, 0U);
+}
+
+}  // namespace

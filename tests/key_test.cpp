@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+// What a key may be, what may be passed for one, and who copies or moves it.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cctype>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <singleflight/group.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "support.hpp"
+
+namespace {
+
+using singleflight::group;
+
+// Has `follower()` join the call whose loader calls this, and waits until it has.
+template <class Group, class Follower>
+void be_joined(const Group& g, support::threads& threads, const Follower& follower) {
+  const std::size_t before = g.stats().waiting;
+  threads.start(follower);
+  support::await_followers(g, before + 1);
+}
+
+struct transparent_hash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view s) const noexcept {
+    return std::hash<std::string_view>()(s);
+  }
+};
+
+// A text that counts how often a key was made: of characters, of another key, by moving.
+struct text {
+  explicit text(std::string_view s) : characters(s) { ++made; }
+  text(const text& other) : characters(other.characters) { ++made; }
+  text(text&& other) noexcept : characters(std::move(other.characters)) { ++made; }
+  operator std::string_view() const noexcept { return characters; }
+
+  std::string characters;
+  static std::atomic<int> made;
+};
+std::atomic<int> text::made{0};
+
+struct transparent_equal {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const noexcept { return a == b; }
+};
+
+TEST(Key, MayBeATemporaryOrAnythingThatConverts) {
+  group<std::string, int> g;
+  support::threads followers;
+  const auto load = [] { return 0; };
+  auto led = g.do_call(std::string("key"), [&] {
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call(std::string("key"), load), 42); });
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call("key", load), 42); });
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call({"keyhole", 3}, load), 42); });
+    be_joined(g, followers, [&] {
+      const std::string named = "key";
+      EXPECT_EQ(*g.do_call(named, load), 42);
+    });
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+}
+
+TEST(Key, MayBeInBraces) {
+  struct pair_hash {
+    std::size_t operator()(const std::pair<std::string, int>& p) const noexcept {
+      return std::hash<std::string>()(p.first) ^ std::hash<int>()(p.second);
+    }
+  };
+  group<std::pair<std::string, int>, int, pair_hash> g;
+  support::threads followers;
+  auto led = g.do_call({"a", 1}, [&] {
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call({"a", 1}, [] { return 0; }), 42); });
+    EXPECT_TRUE(g.do_call({"a", 2}, [] { return 0; }).led());
+    EXPECT_TRUE(g.do_call({"b", 1}, [] { return 0; }).led());
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+}
+
+TEST(Key, IsMadeOnceByTheLeaderAndByNoFollowerIfLookupIsTransparent) {
+  group<text, int, transparent_hash, transparent_equal> g;
+  text::made = 0;
+  support::threads followers;
+  auto led = g.do_call(std::string_view("key"), [&] {
+    EXPECT_EQ(text::made, 1);
+    for (int i = 0; i < 4; ++i) {
+      be_joined(g, followers,
+                [&] { EXPECT_EQ(*g.do_call(std::string_view("key"), [] { return 0; }), 42); });
+    }
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call("key", [] { return 0; }), 42); });
+    EXPECT_FALSE(g.forget("another key"));
+    EXPECT_FALSE(g.forget_unshared(std::string_view("key")));
+    return 42;
+  });
+  EXPECT_EQ(text::made, 1);
+}
+
+TEST(Key, OfTheGroupsOwnTypeIsCopiedByTheLeaderOnly) {
+  group<text, int, transparent_hash, transparent_equal> g;
+  const text key("key");
+  text::made = 0;
+  support::threads followers;
+  (void)g.do_call(key, [&] {
+    for (int i = 0; i < 4; ++i) {
+      be_joined(g, followers, [&] { (void)g.do_call(key, [] { return 0; }); });
+    }
+    return 42;
+  });
+  EXPECT_EQ(text::made, 1);
+}
+
+TEST(Key, MayBeMovedFromByTheLoader) {
+  group<std::string, int> g;
+  std::string key = "a key too long for the string object itself";
+  const std::string same = key;
+  support::threads followers;
+  auto led = g.do_call(key, [&] {
+    const std::string taken = std::move(key);
+    key = "another key";
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call(same, [] { return 0; }), 42); });
+    EXPECT_EQ(g.in_flight().at(0).key, same);
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+  EXPECT_TRUE(g.in_flight().empty());
+}
+
+TEST(Key, MayBeDestroyedByTheLoader) {
+  const std::string same = "a key too long for the string object itself";
+  support::threads followers;
+  auto key = std::make_unique<std::string>(same);
+  group<std::string, int> g;
+  auto led = g.do_call(*key, [&] {
+    key.reset();
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call(same, [] { return 0; }), 42); });
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+}
+
+TEST(Key, ThatIsAnRvalueIsMovedFromByTheLeaderOnly) {
+  const std::string same = "a key too long for the string object itself";
+  group<std::string, int> g;
+  std::string leaders = same, followers = same;
+  support::threads threads;
+  (void)g.do_call(std::move(leaders), [&] {
+    be_joined(g, threads, [&] { (void)g.do_call(std::move(followers), [] { return 0; }); });
+    return 42;
+  });
+  threads.join();
+  EXPECT_NE(leaders, same);  // NOLINT(bugprone-use-after-move): that is the question
+  EXPECT_EQ(followers, same);
+}
+
+template <class Group>
+constexpr bool lists_its_calls = requires(const Group& g) {
+  g.in_flight();
+};
+
+TEST(Key, MayBeMoveOnly) {
+  struct hash {
+    std::size_t operator()(const std::unique_ptr<int>& p) const noexcept {
+      return static_cast<std::size_t>(*p);
+    }
+  };
+  struct equal {
+    bool operator()(const std::unique_ptr<int>& a, const std::unique_ptr<int>& b) const noexcept {
+      return *a == *b;
+    }
+  };
+  group<std::unique_ptr<int>, int, hash, equal> g;
+  support::threads followers;
+  auto led = g.do_call(std::make_unique<int>(1), [&] {
+    be_joined(g, followers,
+              [&] { EXPECT_EQ(*g.do_call(std::make_unique<int>(1), [] { return 0; }), 42); });
+    EXPECT_TRUE(g.do_call(std::make_unique<int>(2), [] { return 0; }).led());
+    EXPECT_FALSE(g.forget_unshared(std::make_unique<int>(1)));
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+  static_assert(lists_its_calls<group<std::string, int>>);
+  static_assert(!lists_its_calls<decltype(g)>);
+}
+
+TEST(Key, IsHashedAndComparedByTheObjectsThatTheGroupWasGiven) {
+  struct modulo_hash {
+    explicit modulo_hash(int m) : modulus(m) {}
+    std::size_t operator()(int n) const noexcept { return static_cast<std::size_t>(n % modulus); }
+    int modulus;
+  };
+  struct modulo_equal {
+    explicit modulo_equal(int m) : modulus(m) {}
+    bool operator()(int a, int b) const noexcept { return a % modulus == b % modulus; }
+    int modulus;
+  };
+  group<int, int, modulo_hash, modulo_equal> g({}, modulo_hash(10), modulo_equal(10));
+  support::threads followers;
+  auto led = g.do_call(3, [&] {
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call(13, [] { return 0; }), 42); });
+    EXPECT_TRUE(g.do_call(4, [] { return 0; }).led());
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+}
+
+TEST(Key, IsTheSameAsAnotherIfItsKeyEqualSaysSo) {
+  static const auto lower = [](unsigned char c) { return std::tolower(c); };
+  struct length_hash {
+    std::size_t operator()(const std::string& s) const noexcept { return s.size(); }
+  };
+  struct caseless_equal {
+    bool operator()(const std::string& a, const std::string& b) const {
+      return std::ranges::equal(a, b, {}, lower, lower);
+    }
+  };
+  group<std::string, int, length_hash, caseless_equal> g;
+  support::threads followers;
+  auto led = g.do_call("Key", [&] {
+    be_joined(g, followers, [&] { EXPECT_EQ(*g.do_call("kEY", [] { return 0; }), 42); });
+    EXPECT_TRUE(g.do_call("Kez", [] { return 0; }).led());
+    EXPECT_EQ(g.in_flight().at(0).key, "Key");
+    return 42;
+  });
+  EXPECT_TRUE(led.shared());
+}
+
+}  // namespace

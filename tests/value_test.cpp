@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+// What a value may be, how it is taken out of a result, and how long it lives.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <singleflight/group.hpp>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "support.hpp"
+
+namespace {
+
+using singleflight::group;
+using singleflight::result;
+
+static_assert(std::movable<result<int>> && !std::copyable<result<int>>);
+static_assert(!std::is_copy_constructible_v<result<int>> &&
+              !std::is_copy_assignable_v<result<int>>);
+static_assert(std::same_as<decltype(std::declval<result<int>&>().value()), const int&>);
+static_assert(std::same_as<decltype(std::declval<result<int>>().value()), int>);
+static_assert(std::is_convertible_v<result<int>, int>);
+static_assert(!std::is_convertible_v<result<int>&, int>);
+
+using move_only = std::unique_ptr<int>;
+static_assert(std::movable<result<move_only>>);
+static_assert(std::same_as<decltype(std::declval<result<move_only>>().value()), const move_only&>);
+static_assert(!std::is_constructible_v<move_only, result<move_only>>);
+static_assert(!std::is_convertible_v<result<move_only>, move_only>);
+
+struct no_default {
+  explicit no_default(int n) : number(n) {}
+  int number;
+};
+
+struct alignas(128) over_aligned {
+  char bytes[256] = {};
+};
+
+struct throws_when_copied {
+  throws_when_copied() = default;
+  throws_when_copied(throws_when_copied&&) = default;
+  throws_when_copied(const throws_when_copied&) { throw std::runtime_error("copied"); }
+};
+
+struct throws_when_moved {
+  throws_when_moved() = default;
+  throws_when_moved(throws_when_moved&&) { throw std::runtime_error("moved"); }
+};
+
+struct counts_copies {
+  explicit counts_copies(int& n) : copies(&n) {}
+  counts_copies(counts_copies&&) = default;
+  counts_copies(const counts_copies& other) : copies(other.copies) { ++*copies; }
+  int* copies;
+};
+
+// Leads a call for key 0 that `n` threads join; `follow()` is what they do, and has to join it.
+template <class Group, class Load, class Follow>
+auto lead_for(Group& g, std::size_t n, support::threads& followers, const Load& load,
+              const Follow& follow) {
+  return g.do_call(0, [&] {
+    for (std::size_t i = 0; i < n; ++i) followers.start(follow);
+    support::await([&] { return g.stats().joined == n; }, "the followers to have joined");
+    return load();
+  });
+}
+
+TEST(Value, MayBeVoid) {
+  group<int, void> g;
+  auto alone = g.do_call(0, [] {});
+  EXPECT_TRUE(alone.led());
+  EXPECT_FALSE(alone.shared());
+  support::threads follower;
+  auto led = lead_for(
+      g, 1, follower, [] {},
+      [&] {
+        auto followed = g.do_call(0, [] {});
+        followed.value();
+        *followed;
+        EXPECT_FALSE(followed.led());
+        EXPECT_TRUE(followed.shared());
+      });
+  EXPECT_TRUE(led.led());
+  EXPECT_TRUE(led.shared());
+}
+
+TEST(Value, MayBeMoveOnly) {
+  group<int, move_only> g;
+  auto alone = g.do_call(0, [] { return std::make_unique<int>(42); });
+  EXPECT_EQ(*alone.value(), 42);
+  EXPECT_EQ(**alone, 42);
+  support::threads followers;
+  auto led = lead_for(
+      g, 4, followers, [] { return std::make_unique<int>(42); },
+      [&] { EXPECT_EQ(**g.do_call(0, [] { return move_only(); }), 42); });
+  auto moved = std::move(led);
+  EXPECT_EQ(**moved, 42);
+}
+
+TEST(Value, NeedsNoDefaultConstructor) {
+  group<int, no_default> g;
+  EXPECT_EQ(g.do_call(0, [] { return no_default(1); })->number, 1);
+  support::threads follower;
+  auto led = lead_for(
+      g, 1, follower, [] { return no_default(2); },
+      [&] {
+        const no_default taken = g.do_call(0, [] { return no_default(0); });
+        EXPECT_EQ(taken.number, 2);
+      });
+  EXPECT_EQ(led->number, 2);
+}
+
+TEST(Value, MayBeOverAligned) {
+  const auto misaligned_by = [](const over_aligned& v) {
+    return reinterpret_cast<std::uintptr_t>(&v) % alignof(over_aligned);
+  };
+  group<int, over_aligned> g;
+  auto alone = g.do_call(0, [] { return over_aligned(); });
+  EXPECT_EQ(misaligned_by(*alone), 0U);
+  support::threads follower;
+  auto led = lead_for(
+      g, 1, follower, [] { return over_aligned(); },
+      [&] {
+        auto followed = g.do_call(0, [] { return over_aligned(); });
+        EXPECT_EQ(misaligned_by(*followed), 0U);
+      });
+  EXPECT_EQ(misaligned_by(*led), 0U);
+}
+
+TEST(Value, ThatThrowsWhenCopiedThrowsOnlyAtWhoTakesACopy) {
+  group<int, throws_when_copied> g;
+  const auto make = [] { return throws_when_copied(); };
+  EXPECT_NO_THROW((void)g.do_call(0, make).value());
+  std::atomic<std::size_t> returned{0}, threw{0};
+  support::threads followers;
+  auto led = lead_for(g, 4, followers, make, [&] {
+    auto followed = g.do_call(0, make);
+    if (returned++ % 2 == 0) return;
+    try {
+      [[maybe_unused]] const throws_when_copied taken = std::move(followed);
+    } catch (const std::runtime_error&) {
+      ++threw;
+    }
+  });
+  EXPECT_NO_THROW((void)*led);
+  EXPECT_THROW((void)std::move(led).value(), std::runtime_error);
+  followers.join();
+  EXPECT_EQ(returned, 4U);
+  EXPECT_EQ(threw, 2U);
+  EXPECT_EQ(g.stats().failed, 0U);
+}
+
+TEST(Value, ThatThrowsWhenMovedFailsItsCall) {
+  group<int, throws_when_moved> g;
+  const auto make = [] { return throws_when_moved(); };
+  EXPECT_THROW((void)g.do_call(0, make), std::runtime_error);
+  EXPECT_EQ(g.stats().failed, 1U);
+  EXPECT_THROW((void)g.do_call(0, make), std::runtime_error);
+  EXPECT_EQ(g.stats().led, 2U);
+  EXPECT_EQ(g.stats().in_flight, 0U);
+}
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SINGLEFLIGHT_TESTS_TSAN
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define SINGLEFLIGHT_TESTS_TSAN
+#endif
+
+TEST(Value, ThatThrowsWhenMovedFailsItsCallForEverybody) {
+#ifdef SINGLEFLIGHT_TESTS_TSAN
+  GTEST_SKIP() << "TSan's pthread_once, in std::promise, hangs once its function has thrown; "
+                  "compare https://gcc.gnu.org/bugzilla/show_bug.cgi?id=66146";
+#endif
+  group<int, throws_when_moved> g;
+  const auto make = [] { return throws_when_moved(); };
+  std::atomic<std::size_t> n{0};
+  std::vector<std::exception_ptr> caught(5);
+  support::threads followers;
+  const auto catch_failure = [&](const auto& enter) {
+    try {
+      (void)enter();
+    } catch (const std::runtime_error&) {
+      caught[n++] = std::current_exception();
+    }
+  };
+  catch_failure([&] {
+    return lead_for(g, 4, followers, make,
+                    [&] { catch_failure([&] { return g.do_call(0, make); }); });
+  });
+  followers.join();
+  EXPECT_EQ(n, caught.size());
+  for (const auto& e : caught) EXPECT_EQ(e, caught[0]);
+  EXPECT_EQ(g.stats().failed, 1U);
+  EXPECT_EQ(g.stats().in_flight, 0U);
+  EXPECT_THROW((void)g.do_call(0, make), std::runtime_error);
+  EXPECT_EQ(g.stats().led, 2U);
+}
+
+TEST(Value, IsTakenOutOfAResultInEveryForm) {
+  group<int, std::string> g;
+  const auto load = [] { return std::string("value"); };
+  const std::string initialised = g.do_call(0, load);
+  const auto returned = [&]() -> std::string { return g.do_call(0, load); }();
+  const std::optional<std::string> wrapped = g.do_call(0, load);
+  std::string assigned;
+  assigned = g.do_call(0, load);
+  auto r = g.do_call(0, load);
+  EXPECT_EQ(initialised, "value");
+  EXPECT_EQ(returned, "value");
+  EXPECT_EQ(wrapped, "value");
+  EXPECT_EQ(assigned, "value");
+  EXPECT_EQ(*r, "value");
+  EXPECT_EQ(r->size(), 5U);
+  EXPECT_EQ(r.value(), "value");
+  EXPECT_EQ(std::move(r).value(), "value");
+}
+
+TEST(Value, IsConvertedFromWhatTheLoaderReturns) {
+  group<int, std::string> g;
+  const std::string value = g.do_call(0, [] { return "characters"; });
+  EXPECT_EQ(value, "characters");
+}
+
+TEST(Value, IsCopiedOnceFromAReferenceThatTheLoaderReturns) {
+  int copies = 0;
+  const counts_copies original(copies);
+  group<int, counts_copies> g;
+  auto alone = g.do_call(0, [&]() -> const counts_copies& { return original; });
+  EXPECT_EQ(copies, 1);
+  EXPECT_NE(&*alone, &original);
+}
+
+TEST(Value, BringsWhatItsLeaderWroteBefore) {
+  group<int, void> g;
+  int written = 0;
+  support::threads followers;
+  lead_for(
+      g, 4, followers, [&] { written = 42; },
+      [&] {
+        g.do_call(0, [] {});
+        EXPECT_EQ(written, 42);
+      });
+}
+
+}  // namespace
