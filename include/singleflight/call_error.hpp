@@ -11,10 +11,13 @@ namespace singleflight::inline v1 {
 /// A loader's own exceptions reach every caller as they are, `std::system_error`s included, so the
 /// type tells the two apart: a `call_error` always comes from the group. Its codes are standard:
 ///
-/// | `code()` compares equal to              | the caller                                      |
-/// |-----------------------------------------|-------------------------------------------------|
-/// | `std::errc::resource_deadlock_would_occur` | would have waited for itself                 |
-/// | `std::errc::owner_dead`                 | followed a call whose work ended with no result |
+/// | `code()` compares equal to                   | this caller                                      |
+/// |-----------------------------------------------|--------------------------------------------------|
+/// | `std::errc::timed_out`                        | left at its deadline                             |
+/// | `std::errc::operation_canceled`               | left at its stop request                         |
+/// | `std::errc::resource_deadlock_would_occur`    | would have waited for itself                     |
+/// | `std::errc::resource_unavailable_try_again`   | found `group_options::max_waiters` followers     |
+/// | `std::errc::owner_dead`                       | waited for work that ended with no result        |
 class call_error : public std::system_error {
  public:
   /// `what()` is `reason`, then the text of `code`.

@@ -14,8 +14,9 @@ namespace singleflight::inline v1 {
 /// What a caller of a group gets: the value of the call that it led or followed.
 ///
 /// A result never copies a value on its own. If nobody joined the call, the leader's result holds
-/// the value itself; if somebody did, the results of leader and followers hold one
-/// `std::shared_future` between them, and the value lives until the last of them is gone.
+/// the value itself; if somebody did, or the loader ran on an executor, the results of leader and
+/// followers hold one `std::shared_future` between them, and the value lives until the last of them
+/// is gone.
 ///
 /// Movable, not copyable. Like a value of the standard library, one result must not be used by two
 /// threads at once unless both only read; the results of different callers are independent, but
@@ -66,9 +67,9 @@ class [[nodiscard]] result {
   }
 
   /// Returns: whether somebody joined the call before it ended.
-  [[nodiscard]] bool shared() const noexcept { return held_.index() == shared_value; }
+  [[nodiscard]] bool shared() const noexcept { return shared_; }
 
-  /// Returns: whether this caller ran the call's loader.
+  /// Returns: whether the loader that ran was this caller's.
   [[nodiscard]] bool led() const noexcept { return led_; }
 
  private:
@@ -79,11 +80,12 @@ class [[nodiscard]] result {
   static constexpr std::size_t shared_value = 1;
 
   explicit result(Value&& own)
-      : held_(std::in_place_index<own_value>, std::move(own)), led_(true) {}
-  result(std::shared_future<Value>&& ready, bool led) noexcept
-      : held_(std::in_place_index<shared_value>, std::move(ready)), led_(led) {}
+      : held_(std::in_place_index<own_value>, std::move(own)), shared_(false), led_(true) {}
+  result(std::shared_future<Value>&& ready, bool shared, bool led) noexcept
+      : held_(std::in_place_index<shared_value>, std::move(ready)), shared_(shared), led_(led) {}
 
   std::variant<Value, std::shared_future<Value>> held_;  // the future is ready and has a value
+  bool shared_;
   bool led_;
 };
 
@@ -99,7 +101,7 @@ class result<void> {
   /// Returns: whether somebody joined the call before it ended.
   [[nodiscard]] bool shared() const noexcept { return shared_; }
 
-  /// Returns: whether this caller ran the call's loader.
+  /// Returns: whether the loader that ran was this caller's.
   [[nodiscard]] bool led() const noexcept { return led_; }
 
  private:

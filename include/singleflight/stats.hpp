@@ -10,20 +10,22 @@ namespace singleflight::inline v1 {
 
 /// What a group has done since it was made, and what it is doing now.
 ///
-/// Every entry to the group is counted exactly once, as `led`, `joined` or `rejected`. An entry
-/// that threw before it became any of them (the hash, the equality, the copy of the key, the first
-/// follower's allocation) did not happen and is not counted.
+/// Every entry to the group is counted exactly once, as `led`, `joined` or `rejected`, whatever
+/// becomes of it then. An entry that threw before it became any of them (the hash, the equality, the
+/// copy of the key, an allocation) did not happen and is not counted.
 struct group_stats {
-  std::uint64_t led = 0;         ///< Entries that began a call.
-  std::uint64_t joined = 0;      ///< Entries that joined a call of somebody else.
-  std::uint64_t failed = 0;      ///< Calls that ended without a value.
-  std::uint64_t timed_out = 0;   ///< Followers that left because of their deadline.
-  std::uint64_t cancelled = 0;   ///< Callers that left because of their stop request.
-  std::uint64_t rejected = 0;    ///< Entries that could neither lead nor join.
-  std::uint64_t superseded = 0;  ///< Calls that another took the place of because of their age.
+  std::uint64_t led = 0;        ///< Entries that began a call.
+  std::uint64_t joined = 0;     ///< Entries that joined a call of somebody else.
+  std::uint64_t failed = 0;     ///< Calls that ended without a value.
+  std::uint64_t timed_out = 0;  ///< Callers that left, or came, after their deadline.
+  std::uint64_t cancelled = 0;  ///< Callers that left, came or withdrew after their stop request.
+  /// Entries that could neither lead nor join: too late already, in a circle, or past `max_waiters`,
+  /// refused or run alone.
+  std::uint64_t rejected = 0;
+  std::uint64_t superseded = 0;  ///< Calls that left the map because of their age.
 
-  std::size_t in_flight = 0;  ///< Calls begun and not ended, forgotten ones included.
-  std::size_t waiting = 0;    ///< Followers of those calls.
+  std::size_t in_flight = 0;  ///< Calls begun and not ended, listed or not.
+  std::size_t waiting = 0;    ///< Callers that wait for those calls.
 
   /// Adds up the figures of two shards.
   group_stats& operator+=(const group_stats& other) noexcept {
@@ -43,9 +45,15 @@ struct group_stats {
 /// One call that new callers can join.
 template <class Key>
 struct call_info {
-  Key key;                                     ///< A copy of the call's key.
-  std::size_t waiters;                         ///< Its followers, without its leader.
-  std::chrono::steady_clock::duration waited;  ///< How long the first follower has waited so far.
+  /// For `emplace_back`: a temporary would be a key that is destroyed under a lock.
+  call_info(const Key& k, std::size_t n, std::chrono::steady_clock::duration time)
+      : key(k), waiters(n), waited(time) {}
+
+  Key key;  ///< A copy of the call's key.
+  /// Callers that wait for it: its followers, and the one that gave it to an executor.
+  std::size_t waiters;
+  /// How long somebody has been waiting for it without a break: the first of them, unless it left.
+  std::chrono::steady_clock::duration waited;
 };
 
 }  // namespace singleflight::inline v1

@@ -6,30 +6,62 @@
 #include <cstddef>
 #include <cstdint>
 #include <future>
+#include <memory>
 #include <optional>
 #include <thread>
 #include <utility>
 
+#include "stop.hpp"
+
 namespace singleflight::inline v1::detail {
 
-/// What the followers of a call wait on. The first of them makes it, so that a call that nobody
-/// joins costs no allocation: most calls end alone, and a promise takes two.
-template <class Value>
-struct shared_state {
-  std::promise<Value> promise;  // used by the leader alone, after the call has left the map
-  std::shared_future<Value> future = promise.get_future().share();
-  std::chrono::steady_clock::time_point first_joined = std::chrono::steady_clock::now();
-  std::size_t followers = 0;
+template <class Key, class Value>
+struct call;
+
+/// How those that may outlive a call see it: followers that can leave, waits in the wait graph, and
+/// the caller that had an executor run it. Never by the call's address, which may be another call's
+/// by the time they look.
+template <class Key, class Value>
+struct call_handle {
+  call<Key, Value>* running =
+      nullptr;          // null when the call has ended; guarded by the shard's mutex
+  bool joined = false;  // what `call::joined()` was in the end; fixed when the result is published
+  std::optional<stoppable_wait> stoppable;  // made under the shard's mutex, before the call ends
+
+  /// `call::leader`, once somebody in the wait graph waits for the call, until it has ended. Written
+  /// under the mutexes of shard and graph, so it may be read under either; after the end of the call
+  /// by the leader alone, under the graph's.
+  std::thread::id leader;
 };
 
-/// One in-flight call. It lives in its leader's frame from before it is listed until after it has
-/// ended; others find it through the map and touch it only under the shard's mutex. When the end of
-/// the call has released that mutex, the call is the leader's alone.
+/// What waits for a call: its followers, and the caller that had it run on an executor.
+template <class Key, class Value>
+struct follower {
+  std::shared_future<Value> future;
+  std::shared_ptr<call_handle<Key, Value>> handle;  // null if it can only wait to the end
+};
+
+/// What followers wait on. The first of them makes it, so that a call that nobody joins costs no
+/// allocation: most calls end alone, and a promise takes two.
+template <class Key, class Value>
+struct shared_state {
+  std::promise<Value> promise;  // for who ends the call alone, after it has left the map
+  std::shared_future<Value> future = promise.get_future().share();
+  std::size_t waiters = 0;                              // callers that wait now
+  bool leader_waits = false;                            // the caller that had an executor run it
+  std::chrono::steady_clock::time_point waiting_since;  // without a break
+  bool joined = false;                                  // whether anybody ever followed
+  std::shared_ptr<call_handle<Key, Value>> handle;      // null until somebody needs it
+};
+
+/// One in-flight call. It lives in its leader's frame (on an executor: on the heap) from before it
+/// is listed until after it has ended; others find it through the map and touch it only under the
+/// shard's mutex. When the end of the call has released that mutex, the call is its leader's alone.
 template <class Key, class Value>
 struct call {
   template <class K>
-  call(std::uint64_t key_hash, K&& k)
-      : hash(key_hash), key(std::forward<K>(k)), leader(std::this_thread::get_id()) {}
+  call(std::uint64_t key_hash, K&& k, std::thread::id who, stop_source source)
+      : hash(key_hash), key(std::forward<K>(k)), leader(who), stop(std::move(source)) {}
   call(const call&) = delete;  // linked by address
   call& operator=(const call&) = delete;
   ~call() = default;
@@ -37,14 +69,29 @@ struct call {
   /// Whether new callers can join: in the map, that is.
   [[nodiscard]] bool listed() const noexcept { return link != nullptr; }
 
-  const std::uint64_t hash;      // of the key, mixed
-  const Key key;                 // the call's own: a loader may destroy its caller's
-  const std::thread::id leader;  // to refuse a caller that would wait for itself
+  /// How many callers wait for it.
+  [[nodiscard]] std::size_t waiters() const noexcept { return shared ? shared->waiters : 0; }
+
+  /// How many of them have joined it.
+  [[nodiscard]] std::size_t followers() const noexcept {
+    return shared ? shared->waiters - (shared->leader_waits ? 1 : 0) : 0;
+  }
+
+  /// Whether anybody ever followed.
+  [[nodiscard]] bool joined() const noexcept { return shared && shared->joined; }
+
+  const std::uint64_t hash;  // of the key: the bits below those that pick the shard, from the top
+  const Key key;             // the call's own: a loader may destroy its caller's
 
   // Guarded by the shard's mutex.
-  call* next = nullptr;   // in the bucket's chain
-  call** link = nullptr;  // what points at this call in that chain; null: not listed
-  std::optional<shared_state<Value>> shared;  // empty until somebody joins
+  std::thread::id leader;  // nobody while it is queued by an executor
+  stop_source stop;        // fixed; asked to stop outside the mutex, by way of a copy
+  std::chrono::steady_clock::time_point began;  // only if the group has a max_age; fixed
+  call* next = nullptr;                         // in the bucket's chain
+  call** link = nullptr;       // what points at this call in that chain; null: not listed
+  std::size_t interested = 0;  // callers that still want the result, the leader included
+  bool ended = false;
+  std::optional<shared_state<Key, Value>> shared;  // empty until somebody waits
 };
 
 }  // namespace singleflight::inline v1::detail
