@@ -15,6 +15,14 @@
 #include <utility>
 #include <vector>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SINGLEFLIGHT_TESTS_TSAN
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define SINGLEFLIGHT_TESTS_TSAN
+#endif
+
 namespace support {
 
 /// Waits until `condition()` holds. A test that waits for what never comes fails after a minute with

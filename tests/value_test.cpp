@@ -171,14 +171,6 @@ TEST(Value, ThatThrowsWhenMovedFailsItsCall) {
   EXPECT_EQ(g.stats().in_flight, 0U);
 }
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_TSAN
-#endif
-#elif defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_TSAN
-#endif
-
 TEST(Value, ThatThrowsWhenMovedFailsItsCallForEverybody) {
 #ifdef SINGLEFLIGHT_TESTS_TSAN
   GTEST_SKIP() << "TSan's pthread_once, in std::promise, hangs once its function has thrown; "

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+// Callers that would wait for themselves, through other keys, threads and groups: one of each circle
+// is refused, so that all come back.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <singleflight/group.hpp>
+#include <string>
+#include <system_error>
+#include <vector>
+#include <version>
+
+#include "executors.hpp"
+#include "support.hpp"
+
+namespace {
+
+using singleflight::call_error;
+using singleflight::call_options;
+using singleflight::group;
+
+constexpr auto circle = std::errc::resource_deadlock_would_occur;
+
+template <class Group>
+void expect_idle(const Group& g) {
+  EXPECT_EQ(g.stats().in_flight, 0U);
+  EXPECT_EQ(g.stats().waiting, 0U);
+}
+
+/// Calls in a circle: thread i leads the call for key i, and when all do, its loader wants what the
+/// next thread leads, waiting as `options` say.
+struct ring {
+  explicit ring(std::size_t n) : threads(n), told(n), value(n) {}
+
+  group<std::size_t, int> g;
+  const std::size_t threads;
+  std::vector<std::exception_ptr> told;  // by thread
+  std::vector<int> value;
+  std::atomic<int> refused{0};
+  call_options options;
+
+  int want_next(std::size_t i) {
+    support::await([&] { return g.stats().led == threads; }, "every thread to lead");
+    return g.do_call((i + 1) % threads, options, [] { return -1; });
+  }
+  template <class Loader>
+  void run(const Loader& load) {
+    support::threads(threads, [&](std::size_t i) {
+      told[i] = support::thrown_by([&] { value[i] = g.do_call(i, [&] { return load(i); }); });
+    });
+    EXPECT_EQ(g.stats().led, threads);
+    EXPECT_EQ(g.stats().joined, threads - 1);
+    EXPECT_EQ(g.stats().rejected, 1U);
+    expect_idle(g);
+  }
+  /// Lets the loaders throw what they are told.
+  void run_and_throw() {
+    run([&](std::size_t i) { return want_next(i); });
+  }
+  /// Lets the loader that is refused return a value.
+  void run_and_catch() {
+    run([&](std::size_t i) {
+      try {
+        return want_next(i);
+      } catch (const call_error& e) {
+        EXPECT_EQ(e.code(), circle);
+        ++refused;
+        return 42;
+      }
+    });
+  }
+};
+
+class Circle : public testing::TestWithParam<std::size_t> {};
+
+TEST_P(Circle, OfThreadsFailsInOneAndByThatInAll) {
+  ring r(GetParam());
+  r.run_and_throw();
+  for (const std::exception_ptr& e : r.told) {
+    EXPECT_EQ(support::call_error_of(e), circle);
+    EXPECT_EQ(e, r.told.front());
+  }
+}
+
+TEST_P(Circle, OfThreadsGivesAllAValueIfTheOneRefusedCatches) {
+  ring r(GetParam());
+  r.run_and_catch();
+  EXPECT_EQ(r.refused, 1);
+  for (const std::exception_ptr& e : r.told) EXPECT_EQ(e, nullptr);
+  EXPECT_EQ(std::count(r.value.begin(), r.value.end(), 42),
+            static_cast<std::ptrdiff_t>(GetParam()));
+}
+
+INSTANTIATE_TEST_SUITE_P(OfTwoThreeAndTwenty, Circle, testing::Values(2, 3, 20));
+
+TEST(CircleOnOneThread, ThroughAnotherKeyIsRefused) {
+  group<std::string, int> g;
+  int outer = 0, inner = 0;
+  const auto told = support::thrown_by([&] {
+    (void)g.do_call("a", [&] {
+      ++outer;
+      return *g.do_call("b", [&] {
+        ++inner;
+        return *g.do_call("a", [] { return 0; });
+      });
+    });
+  });
+  EXPECT_EQ(support::call_error_of(told), circle);
+  EXPECT_EQ(outer, 1);
+  EXPECT_EQ(inner, 1);
+  EXPECT_EQ(g.stats().led, 2U);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  EXPECT_EQ(g.stats().failed, 2U);
+  expect_idle(g);
+}
+
+TEST(CircleOnOneThread, ThroughAnotherKeyMayBeCaught) {
+  group<std::string, int> g;
+  const auto a = g.do_call("a", [&] {
+    return *g.do_call("b", [&] {
+      EXPECT_EQ(support::call_error_of(
+                    support::thrown_by([&] { (void)g.do_call("a", [] { return 0; }); })),
+                circle);
+      return 42;
+    });
+  });
+  EXPECT_EQ(*a, 42);
+  EXPECT_EQ(g.stats().failed, 0U);
+}
+
+TEST(CircleOnOneThread, ThroughAnInlineExecutorIsRefused) {
+  group<std::string, int> g;
+  const auto told = support::thrown_by([&] {
+    (void)g.do_call_on("a", support::inline_executor, {}, [&] {
+      return *g.do_call_on("b", support::inline_executor, {}, [&] {
+        return *g.do_call_on("a", support::inline_executor, {}, [] { return 0; });
+      });
+    });
+  });
+  EXPECT_EQ(support::call_error_of(told), circle);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  expect_idle(g);
+}
+
+TEST(CircleAcrossGroups, OfDifferentTypesIsRefusedInOne) {
+  group<int, int> numbers;
+  group<std::string, std::string> names;
+  const auto both_led = [&] { return numbers.stats().led + names.stats().led == 2; };
+  std::vector<std::exception_ptr> told(2);
+  support::threads(2, [&](std::size_t i) {
+    told[i] = support::thrown_by([&] {
+      if (i == 0) {
+        (void)numbers.do_call(1, [&] {
+          support::await(both_led, "the other thread to lead");
+          return static_cast<int>(names.do_call("1", [] { return ""; })->size());
+        });
+      } else {
+        (void)names.do_call("1", [&] {
+          support::await(both_led, "the other thread to lead");
+          return std::to_string(*numbers.do_call(1, [] { return 0; }));
+        });
+      }
+    });
+  });
+  EXPECT_EQ(support::call_error_of(told[0]), circle);
+  EXPECT_EQ(told[0], told[1]);
+  EXPECT_EQ(numbers.stats().rejected + names.stats().rejected, 1U);
+  EXPECT_EQ(numbers.stats().joined + names.stats().joined, 1U);
+  expect_idle(numbers);
+  expect_idle(names);
+}
+
+#if defined(__cpp_lib_jthread)
+
+TEST(CircleOfWaits, ThatOnlyAStopRequestCouldEndIsRefusedInOne) {
+  const std::stop_source never;
+  ring r(3);
+  r.options.stop = never.get_token();
+  r.run_and_catch();
+  EXPECT_EQ(r.refused, 1);
+}
+
+#endif
+
+TEST(CircleOfWaits, LeavesNothingBehindAThousandTimesOver) {
+  for (int i = 0; i < 1000; ++i) {
+    ring r(2);
+    r.run_and_catch();
+    ASSERT_EQ(r.refused, 1);
+  }
+}
+
+}  // namespace

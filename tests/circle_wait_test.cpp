@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+// Which waits can close a circle: those for calls on executors too, those with a deadline not, and
+// none that is over.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <singleflight/group.hpp>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+#include <version>
+
+#include "executors.hpp"
+#include "support.hpp"
+
+namespace {
+
+using singleflight::call_error;
+using singleflight::call_options;
+using singleflight::group;
+using namespace std::chrono_literals;
+
+constexpr auto circle = std::errc::resource_deadlock_would_occur;
+
+template <class Group>
+void expect_idle(const Group& g) {
+  EXPECT_EQ(g.stats().in_flight, 0U);
+  EXPECT_EQ(g.stats().waiting, 0U);
+}
+
+/// The loader of "a", on this thread, waits for "b" on an executor, whose loader wants "a".
+/// Whichever of the two waits comes last closes the circle.
+template <class Executor, class AfterJoin>
+void expect_one_refused_through(Executor& executor, const AfterJoin& run_the_rest) {
+  group<std::string, int> g;
+  std::atomic<int> refused{0};
+  const auto or_42 = [&](const auto& wait) {
+    try {
+      return *wait();
+    } catch (const call_error& e) {
+      EXPECT_EQ(e.code(), circle);
+      ++refused;
+      return 42;
+    }
+  };
+  const auto a = g.do_call("a", [&] {
+    return or_42([&] {
+      return g.do_call_on("b", executor, {},
+                          [&] { return or_42([&] { return g.do_call("a", [] { return 0; }); }); });
+    });
+  });
+  EXPECT_EQ(*a, 42);
+  run_the_rest(g);
+  EXPECT_EQ(refused, 1);
+  EXPECT_EQ(g.stats().led, 2U);
+  EXPECT_EQ(g.stats().joined + g.stats().rejected, 1U);
+  expect_idle(g);
+}
+
+TEST(CircleThroughAnExecutor, ThatRunsTheTaskAtOnceIsRefusedInOne) {
+  support::thread_executor elsewhere;
+  expect_one_refused_through(elsewhere, [&](const auto&) { elsewhere.join(); });
+}
+
+TEST(CircleThroughAnExecutor, ThatRunsTheTaskLateIsRefusedInOne) {
+  support::thread_executor elsewhere;
+  const auto late = [&](auto task) {
+    elsewhere([task] {
+      for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+      task();
+    });
+  };
+  expect_one_refused_through(late, [&](const auto&) { elsewhere.join(); });
+}
+
+TEST(CircleThroughAnExecutor, IsRefusedToAFollowerOfACallThatHasNotBegun) {
+  group<std::string, int> g;
+  support::task_queue queue;
+  std::vector<std::exception_ptr> told(2);
+  const auto b = g.do_async("b", queue, [&] { return *g.do_call("a", [] { return 0; }); });
+  support::threads leader;
+  leader.start([&] {
+    told[0] = support::thrown_by(
+        [&] { (void)g.do_call("a", [&] { return *g.do_call("b", [] { return 0; }); }); });
+  });
+  support::await_followers(g, 1);
+  queue.run();
+  leader.join();
+  told[1] = support::thrown_by([&] { (void)b.get(); });
+  EXPECT_EQ(support::call_error_of(told[0]), circle);
+  EXPECT_EQ(told[0], told[1]);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  expect_idle(g);
+}
+
+TEST(CircleThroughAnExecutor, ThatWantsTheCallThatItIsGivenIsRefused) {
+  group<std::string, int> g;
+  std::exception_ptr told;
+  const auto result = g.do_call_on(
+      "key",
+      [&](const auto& task) {
+        told = support::thrown_by([&] { (void)g.do_call("key", [] { return 0; }); });
+        task();
+      },
+      {}, [] { return 42; });
+  EXPECT_EQ(*result, 42);
+  EXPECT_EQ(support::call_error_of(told), circle);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  expect_idle(g);
+}
+
+TEST(CircleThroughAnExecutor, ThatWantsWhatWaitsForTheCallThatItIsGivenIsRefused) {
+  group<std::string, int> g;
+  std::exception_ptr told;
+  support::threads other;
+  (void)g.do_call_on(
+      "a",
+      [&](const auto& task) {
+        other.start([&] {
+          EXPECT_EQ(*g.do_call("b", [&] { return *g.do_call("a", [] { return 0; }); }), 42);
+        });
+        support::await_followers(g, 2);
+        told = support::thrown_by([&] { (void)g.do_call("b", [] { return 0; }); });
+        task();
+      },
+      {}, [] { return 42; });
+  other.join();
+  EXPECT_EQ(support::call_error_of(told), circle);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  expect_idle(g);
+}
+
+TEST(CircleOfWaits, EndsByADeadlineInstead) {
+  group<std::string, int> g;
+  support::threads other;
+  const auto a = g.do_call("a", [&] {
+    other.start(
+        [&] { EXPECT_EQ(*g.do_call("b", [&] { return *g.do_call("a", [] { return 0; }); }), 42); });
+    support::await_followers(g, 1);
+    const auto told = support::thrown_by([&] {
+      (void)g.do_call("b", call_options{.deadline = std::chrono::steady_clock::now() + 50ms},
+                      [] { return 0; });
+    });
+    EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+    return 42;
+  });
+  other.join();
+  EXPECT_EQ(*a, 42);
+  EXPECT_EQ(g.stats().timed_out, 1U);
+  expect_idle(g);
+}
+
+#if defined(__cpp_lib_jthread)
+
+TEST(CircleOfWaits, OfWhichOneHasADeadlineIsNoObstacleToTheOther) {
+  group<std::string, int> g;
+  std::stop_source stop;
+  support::threads other;
+  const auto a = g.do_call("a", [&] {
+    other.start([&] {
+      EXPECT_EQ(*g.do_call("b",
+                           [&] {
+                             support::await_followers(g, 1);  // of b
+                             return *g.do_call("a", [] { return 0; });
+                           }),
+                42);
+    });
+    support::await([&] { return g.stats().led == 2; }, "the other call");
+    other.start([&] {
+      support::await_followers(g, 2);
+      stop.request_stop();
+    });
+    const auto told = support::thrown_by([&] {
+      const call_options far{.deadline = std::chrono::steady_clock::now() + 1h,
+                             .stop = stop.get_token()};
+      (void)g.do_call("b", far, [] { return 0; });
+    });
+    EXPECT_EQ(support::call_error_of(told), std::errc::operation_canceled);
+    return 42;
+  });
+  other.join();
+  EXPECT_EQ(*a, 42);
+  EXPECT_EQ(g.stats().rejected, 0U);
+  expect_idle(g);
+}
+
+#endif
+
+TEST(CircleOfWaits, ThatGrowsTooOldIsRefusedInOne) {
+  group<int, int> g({.max_age = 1h});
+  std::atomic<int> refused{0};
+  support::threads(2, [&](std::size_t i) {
+    const int key = static_cast<int>(i);
+    EXPECT_EQ(*g.do_call(key,
+                         [&] {
+                           support::await([&] { return g.stats().led == 2; }, "both calls");
+                           try {
+                             return *g.do_call(1 - key, [] { return 0; });
+                           } catch (const call_error&) {
+                             ++refused;
+                             return 42;
+                           }
+                         }),
+              42);
+  });
+  EXPECT_EQ(refused, 1);
+}
+
+// Each loader wants only keys above its own, so that there never is a circle. But a thread goes on
+// to its next key while some that waited for its last one have not woken up yet.
+TEST(CircleOfWaits, IsNeverSeenWhereThereIsNone) {
+  constexpr int keys = 4, rounds = 2000;
+  group<int, int> g;
+  std::atomic<int> alarms{0};
+  std::atomic<bool> crowded{false};
+  std::function<int(int)> value = [&](int key) -> int {
+    return g.do_call(key, [&, key] {
+      int sum = 1;
+      for (int above = keys - 1; above > key; --above) sum += value(above);
+      if (key == keys - 1 && !crowded.exchange(true)) {
+        support::await([&] { return g.stats().waiting > 0; }, "a follower");
+      }
+      std::this_thread::yield();
+      return sum;
+    });
+  };
+  support::threads(8, [&](std::size_t i) {
+    for (int round = 0; round < rounds; ++round) {
+      const int key = static_cast<int>((i + static_cast<std::size_t>(round)) % keys);
+      try {
+        ASSERT_EQ(value(key), 1 << (keys - 1 - key));
+      } catch (const call_error&) {
+        ++alarms;
+      }
+    }
+  });
+  EXPECT_EQ(alarms, 0);
+  EXPECT_EQ(g.stats().rejected, 0U);
+  EXPECT_GE(g.stats().led + g.stats().joined, std::uint64_t{8 * rounds});
+  expect_idle(g);
+}
+
+}  // namespace

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+// A caller's deadline is its own: it leaves, and neither the leader nor the other followers notice.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <future>
+#include <new>
+#include <random>
+#include <singleflight/group.hpp>
+#include <system_error>
+#include <thread>
+
+#include "support.hpp"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SINGLEFLIGHT_TESTS_SANITIZED
+#elif defined(__clang__)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SINGLEFLIGHT_TESTS_SANITIZED
+#endif
+#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
+#define SINGLEFLIGHT_TESTS_KEEP_NEW
+#endif
+#endif
+
+namespace {
+std::atomic<std::size_t> live_bytes{0};
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
+
+namespace {
+// The size of each block is kept in front of it.
+constexpr std::size_t header = __STDCPP_DEFAULT_NEW_ALIGNMENT__;
+
+// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
+[[gnu::noinline]] void give_back(void* p) noexcept {
+  if (p == nullptr) return;
+  void* const block = static_cast<char*>(p) - header;
+  live_bytes -= *static_cast<std::size_t*>(block);
+  std::free(block);
+}
+}  // namespace
+
+void* operator new(std::size_t n) {
+  void* const block = std::malloc(n + header);
+  if (block == nullptr) throw std::bad_alloc();
+  ::new (block) std::size_t(n);
+  live_bytes += n;
+  return static_cast<char*>(block) + header;
+}
+void operator delete(void* p) noexcept { give_back(p); }
+void operator delete(void* p, std::size_t) noexcept { give_back(p); }
+
+#endif
+
+namespace {
+
+using singleflight::call_error;
+using singleflight::call_options;
+using singleflight::group;
+using clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+/// A call for key 0, led by a thread of its own, that ends when it is told to, or with the test.
+class held_call {
+ public:
+  explicit held_call(group<int, int>& g) {
+    const auto led = g.stats().led;
+    leader_.start([&g, this] {
+      auto result = g.do_call(0, [this] { return value_.get_future().get(); });
+      value = *result;
+      shared = result.shared();
+    });
+    support::await([&] { return g.stats().led > led; }, "the call to run");
+  }
+  held_call(const held_call&) = delete;
+  held_call& operator=(const held_call&) = delete;
+  ~held_call() {
+    if (!ended_) end(-1);
+  }
+  void end(int result) {
+    ended_ = true;
+    value_.set_value(result);
+    leader_.join();
+  }
+
+  int value = 0;        // what the leader got, once the call has ended
+  bool shared = false;  // likewise
+
+ private:
+  std::promise<int> value_;
+  bool ended_ = false;
+  support::threads leader_;
+};
+
+void expect_timed_out(group<int, int>& g, clock::time_point deadline) {
+  try {
+    (void)g.do_call(0, call_options{.deadline = deadline}, [] {
+      ADD_FAILURE() << "a follower's loader ran";
+      return 0;
+    });
+    ADD_FAILURE() << "did not time out";
+  } catch (const call_error& e) {
+    EXPECT_EQ(e.code(), std::errc::timed_out);
+  }
+}
+
+/// Follows the call for key 0 until a deadline. (A caller that the scheduler holds up until then is
+/// refused at the door, and tries again.)
+void follow_until_a_deadline(group<int, int>& g) {
+  const auto followed = [&g] { return g.stats().timed_out - g.stats().rejected; };
+  const auto before = followed();
+  support::await(
+      [&] {
+        expect_timed_out(g, clock::now() + 5ms);
+        return followed() > before;
+      },
+      "a caller to follow before its deadline");
+}
+
+TEST(Deadline, OfOneFollowerIsNoticedByNobodyElse) {
+  group<int, int> g;
+  held_call call(g);
+  support::threads others(3, [&](std::size_t) {
+    auto result = g.do_call(0, [] { return 0; });
+    EXPECT_EQ(*result, 42);
+    EXPECT_FALSE(result.led());
+  });
+  support::await_followers(g, 3);
+  follow_until_a_deadline(g);
+  EXPECT_EQ(g.stats().joined, 4U);
+  EXPECT_EQ(g.stats().waiting, 3U);
+  EXPECT_EQ(g.stats().in_flight, 1U);
+  EXPECT_EQ(g.in_flight().at(0).waiters, 3U);
+  call.end(42);
+  others.join();
+  EXPECT_EQ(call.value, 42);
+  EXPECT_TRUE(call.shared);
+  EXPECT_EQ(g.stats().failed, 0U);
+  EXPECT_EQ(g.stats().waiting, 0U);
+}
+
+TEST(Deadline, ThatHasPassedAlreadyLeavesNoTrace) {
+  group<int, int> g;
+  for (auto deadline : {clock::now(), clock::now() - 24h, clock::time_point::min()}) {
+    expect_timed_out(g, deadline);
+  }
+  EXPECT_TRUE(g.in_flight().empty());
+  const auto stats = g.stats();
+  EXPECT_EQ(stats.in_flight, 0U);
+  EXPECT_EQ(stats.waiting, 0U);
+  EXPECT_EQ(stats.led, 0U);
+  EXPECT_EQ(stats.failed, 0U);
+  EXPECT_EQ(stats.timed_out, 3U);
+  EXPECT_EQ(stats.rejected, 3U);
+}
+
+TEST(Deadline, ThatHasPassedAlreadyJoinsNoCallEither) {
+  group<int, int> g;
+  held_call call(g);
+  expect_timed_out(g, clock::now());
+  EXPECT_EQ(g.stats().joined, 0U);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  EXPECT_EQ(g.stats().timed_out, 1U);
+  call.end(42);
+  EXPECT_EQ(call.value, 42);
+  EXPECT_FALSE(call.shared);
+}
+
+TEST(Deadline, OfALeaderDoesNotInterruptIt) {
+  group<int, int> g;
+  support::await(
+      [&] {
+        const call_options options{.deadline = clock::now() + 5ms};
+        bool ran = false;
+        try {
+          auto result = g.do_call(0, options, [&] {
+            ran = true;
+            support::await([&] { return clock::now() > options.deadline; }, "the deadline");
+            return 42;
+          });
+          EXPECT_EQ(*result, 42);
+          EXPECT_TRUE(result.led());
+        } catch (const call_error&) {
+          EXPECT_FALSE(ran);  // but was held up by the scheduler
+        }
+        return g.stats().led == 1;
+      },
+      "a caller to lead before its deadline");
+  EXPECT_EQ(g.stats().led, 1U);
+  EXPECT_EQ(g.stats().timed_out, g.stats().rejected);
+  EXPECT_EQ(g.stats().failed, 0U);
+}
+
+TEST(Deadline, ThatIsFarAwayGivesTheValue) {
+  group<int, int> g;
+  held_call call(g);
+  support::threads followers;
+  for (auto deadline : {clock::now() + 1h, clock::time_point::max() - clock::duration(1),
+                        clock::time_point::max()}) {
+    followers.start([&g, deadline] {
+      auto result = g.do_call(0, call_options{.deadline = deadline}, [] { return 0; });
+      EXPECT_EQ(*result, 42);
+      EXPECT_TRUE(result.shared());
+      EXPECT_FALSE(result.led());
+    });
+  }
+  support::await_followers(g, 3);
+  follow_until_a_deadline(g);
+  EXPECT_EQ(g.stats().waiting, 3U);
+  call.end(42);
+}
+
+TEST(Deadline, StartsTheTimeThatSomebodyHasWaitedAnew) {
+  group<int, int> g;
+  held_call call(g);
+  const auto waited = [&g] { return g.in_flight().at(0).waited; };
+  follow_until_a_deadline(g);
+  EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
+  EXPECT_EQ(waited(), 0ns);
+  const auto nobody_waits = clock::now();
+  support::threads follower(1,
+                            [&](std::size_t) { EXPECT_EQ(*g.do_call(0, [] { return 0; }), 42); });
+  support::await_followers(g, 1);
+  support::await([&] { return waited() > 0ns; }, "somebody to have waited");
+  const auto longest = waited();
+  EXPECT_LE(longest, clock::now() - nobody_waits);
+  call.end(42);
+}
+
+TEST(Deadline, RacingTheEndOfTheCallGivesTheValueOrTimesOut) {
+  constexpr int rounds = 1'000;
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  group<int, int> g;
+  std::uint64_t timed_out = 0;
+  for (int round = 1; round <= rounds; ++round) {
+    const std::chrono::microseconds late(static_cast<int>(random() % 150) - 20);
+    const auto entered = static_cast<std::uint64_t>(round);
+    std::atomic<clock::time_point> deadline;
+    support::threads follower;
+    auto led = g.do_call(0, [&] {
+      follower.start([&] {
+        deadline = clock::now() + 50us;
+        try {
+          auto followed = g.do_call(0, call_options{.deadline = deadline}, [] { return 0; });
+          EXPECT_EQ(*followed, round);
+        } catch (const call_error& e) {
+          EXPECT_EQ(e.code(), std::errc::timed_out);
+          ++timed_out;
+        }
+      });
+      support::await([&] { return g.stats().joined + g.stats().rejected == entered; }, "the other");
+      while (clock::now() < deadline.load() + late) {
+      }
+      return round;
+    });
+    EXPECT_EQ(*led, round);
+    EXPECT_TRUE(led.led());
+    follower.join();
+  }
+  const auto stats = g.stats();
+  EXPECT_EQ(stats.led + stats.joined + stats.rejected, 2U * rounds);
+  EXPECT_EQ(stats.timed_out, timed_out);
+  EXPECT_EQ(stats.in_flight, 0U);
+  EXPECT_EQ(stats.waiting, 0U);
+}
+
+TEST(Deadline, OfAMillionFollowersOfOneCallLeavesNoMemoryBehind) {
+#if defined(SINGLEFLIGHT_TESTS_SANITIZED)
+  constexpr std::uint64_t followers = 100'000;
+#else
+  constexpr std::uint64_t followers = 1'000'000;
+#endif
+  group<int, int> g({.shards = 1});
+  held_call call(g);
+  // At once, since each sleeps until its deadline and a little longer.
+  const auto follow_until = [&](std::uint64_t joined) {
+    support::threads(16, [&](std::size_t) {
+      while (g.stats().joined < joined) expect_timed_out(g, clock::now() + 20us);
+    });
+  };
+  follow_until(1'000);
+  const std::size_t at_first = live_bytes;
+  follow_until(followers);
+  EXPECT_EQ(live_bytes, at_first);
+  EXPECT_EQ(g.stats().waiting, 0U);
+  EXPECT_EQ(g.in_flight().size(), 1U);
+  call.end(42);
+  EXPECT_EQ(call.value, 42);
+}
+
+}  // namespace

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+// What the code of docs/guide.md takes for granted: somebody's database, cache and thread pool.
+#ifndef SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
+#define SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <future>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <singleflight/group.hpp>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace guide {
+
+using namespace std::chrono_literals;
+
+struct template_details {
+  std::string body;
+  std::string base = {};  // the id of the template that this one extends
+};
+
+struct connection {
+  bool open = true;
+};
+
+class database {
+ public:
+  std::atomic<int> loads = 0;
+  std::atomic<int> failures_to_come = 0;
+  std::atomic<bool> hangs = false;
+
+  template_details load(const std::string& id, const std::stop_token& give_up = {}) {
+    ++loads;
+    while (hangs && !give_up.stop_requested()) std::this_thread::yield();
+    if (give_up.stop_requested()) throw std::runtime_error("gave up");
+    if (failures_to_come-- > 0) throw std::runtime_error("connection reset");
+    const std::lock_guard lock(mutex_);
+    return rows_.at(id);
+  }
+
+  std::vector<std::byte> load_image(const std::string& id) {
+    return std::vector<std::byte>(id.size());
+  }
+
+  void store(const std::string& id, const template_details& details) {
+    const std::lock_guard lock(mutex_);
+    rows_[id] = details;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, template_details> rows_;
+};
+
+/// A cache that is always cold.
+struct cold_cache {
+  static std::optional<template_details> find(const std::string&) { return std::nullopt; }
+  static void erase(const std::string&) {}
+};
+
+class thread_pool {
+ public:
+  explicit thread_pool(int workers) {
+    while (workers-- > 0) threads_.emplace_back([this] { work(); });
+  }
+  thread_pool(const thread_pool&) = delete;
+  thread_pool& operator=(const thread_pool&) = delete;
+  ~thread_pool() {
+    post(nullptr);
+    for (std::thread& t : threads_) t.join();
+  }
+
+  void post(std::function<void()> task) {
+    {
+      const std::lock_guard lock(mutex_);
+      tasks_.push_back(std::move(task));
+    }
+    changed_.notify_one();
+  }
+
+ private:
+  void work() {
+    for (;;) {
+      std::function<void()> task;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return !tasks_.empty(); });
+        task = std::move(tasks_.front());
+        tasks_.pop_front();
+      }
+      if (!task) return post(nullptr);  // for the next worker
+      task();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  std::vector<std::thread> threads_;
+};
+
+inline database db;
+inline cold_cache cache;
+inline thread_pool pool(2);
+
+}  // namespace guide
+
+#endif  // SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// Runs the code of docs/guide.md, which guide.cmake has made a header of, block by block.
+
+#include <version>
+#if defined(__cpp_lib_jthread)
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstddef>
+#include <future>
+#include <guide_blocks.hpp>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "support.hpp"
+
+namespace guide {
+namespace {
+
+class Guide : public testing::Test {
+ protected:
+  Guide() {
+    db.loads = 0;
+    db.failures_to_come = 0;
+    db.hangs = false;
+    db.store("welcome", {"Hello"});
+    db.store("letter", {", friend", "welcome"});
+    db.store("loop", {"", "loop"});
+  }
+};
+
+TEST_F(Guide, ShowsThatACancelledLeaderComesBackWithTheResult) {
+  EXPECT_EQ(block_1::get("welcome", {}).body, "Hello");
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_THROW(block_1::get("welcome", stop.get_token()), singleflight::call_error);
+}
+
+TEST_F(Guide, ShowsACallerInAHurryThatLeaves) {
+  db.hangs = true;
+  EXPECT_EQ(block_2::get_soon("welcome"), std::nullopt);
+  db.hangs = false;
+  support::await([] { return block_2::flights.stats().in_flight == 0; }, "the load to end");
+}
+
+TEST_F(Guide, ShowsWorkThatStopsWhenNobodyWantsIt) {
+  db.hangs = true;
+  std::stop_source stop;
+  support::threads callers(1, [&](std::size_t) {
+    EXPECT_THROW(block_3::get("welcome", stop.get_token()), std::runtime_error);
+  });
+  support::await([] { return db.loads == 1; }, "the load to begin");
+  stop.request_stop();
+}
+
+TEST_F(Guide, ShowsAHungLeaderThatIsSuperseded) {
+  EXPECT_EQ(block_4::get("welcome").body, "Hello");
+}
+
+TEST_F(Guide, ShowsCallersThatAreTurnedAway) {
+  EXPECT_EQ(block_5::get_or_shed("welcome")->body, "Hello");
+}
+
+TEST_F(Guide, ShowsAFailureThatOnlyItsLeaderSees) {
+  db.failures_to_come = 1;
+  EXPECT_THROW(block_6::get("welcome"), std::runtime_error);
+  EXPECT_EQ(block_6::get("welcome").body, "Hello");
+}
+
+TEST_F(Guide, ShowsAReadAfterAWrite) {
+  block_7::update("welcome", {"Good morning"});
+  EXPECT_EQ(block_7::get("welcome").body, "Good morning");
+}
+
+TEST_F(Guide, ShowsALoaderThatNeedsAnotherKey) {
+  EXPECT_EQ(block_8::expand("letter"), "Hello, friend");
+  EXPECT_THROW(block_8::expand("loop"), singleflight::call_error);
+}
+
+TEST_F(Guide, ShowsValuesThatAreBigOrCannotBeCopied) {
+  EXPECT_EQ(block_9::size_of("12345"), 5U);
+  EXPECT_TRUE(block_9::is_open("main"));
+}
+
+TEST_F(Guide, ShowsCallersOnAPool) {
+  std::promise<std::string> answer;
+  std::future<std::string> body = answer.get_future();
+  block_10::handle_on_pool("welcome", std::move(answer));
+  EXPECT_EQ(body.get(), "Hello");
+}
+
+}  // namespace
+}  // namespace guide
+
+#endif
