@@ -195,7 +195,7 @@ struct one_hash {
 };
 
 TEST(Flood, OfKeysWithOneHashIsToldApart) {
-  constexpr int keys = 2000;
+  constexpr int keys = 500;
   group<int, int, one_hash> g;
   int found = 0, strangers = 0;
   std::size_t listed_after = 0;

@@ -143,7 +143,6 @@ TEST(Attempts, AreEachCallersOwn) {
   std::vector<std::exception_ptr> thrown(4);
   std::vector<int> values(4);
   {
-    support::threads callers;
     const auto enter = [&](std::size_t i, std::size_t attempts) {
       thrown[i] = support::thrown_by([&] {
         values[i] = g.do_call("key", call_options{.attempts = attempts}, [&] {
@@ -153,6 +152,7 @@ TEST(Attempts, AreEachCallersOwn) {
         });
       });
     };
+    support::threads callers;
     for (std::size_t i = 0; i < 4; ++i) {
       callers.start([&, i] { enter(i, i < 2 ? 1 : 2); });
       if (i == 0) support::await([&] { return executions == 1; }, "the first to lead");

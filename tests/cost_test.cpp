@@ -156,21 +156,27 @@ TEST(Allocations, AreNoneForALongKeyThatIsMovedIn) {
   EXPECT_EQ(cost_of([&] { (void)g.do_call(std::move(key), [] { return 42; }); }).allocations, 0);
 }
 
-TEST(Allocations, AreTwoForTheFirstFollowerAndNoneForTheOthers) {
+#if defined(__GLIBCXX__)
+constexpr int allocations_of_a_promise = 2;
+#else
+constexpr int allocations_of_a_promise = 1;
+#endif
+
+TEST(Allocations, AreThoseOfAPromiseForTheFirstFollowerAndNoneForTheOthers) {
   group<std::string, int> g;
   const auto enter = [&] { (void)g.do_call(long_key, [] { return 0; }); };
   const auto costs = costs_of_followers<8>(
       g, long_key, [] { return 42; }, enter);
-  EXPECT_EQ(costs[0].allocations, 2);
+  EXPECT_EQ(costs[0].allocations, allocations_of_a_promise);
   for (std::size_t i = 1; i < costs.size(); ++i) EXPECT_EQ(costs[i].allocations, 0);
 }
 
-TEST(Allocations, AreTwoForTheFirstFollowerOfACallWithoutAValue) {
+TEST(Allocations, AreThoseOfAPromiseForTheFirstFollowerOfACallWithoutAValue) {
   group<int, void> g;
   const auto enter = [&] { g.do_call(1, [] {}); };
   const auto costs = costs_of_followers<2>(
       g, 1, [] {}, enter);
-  EXPECT_EQ(costs[0].allocations, 2);
+  EXPECT_EQ(costs[0].allocations, allocations_of_a_promise);
   EXPECT_EQ(costs[1].allocations, 0);
 }
 
