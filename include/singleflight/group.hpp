@@ -60,7 +60,7 @@ namespace singleflight::inline v1 {
 ///   1. At any instant at most one call per key is listed, and every caller that arrives while it
 ///      is listed joins it.
 ///   2. A call leaves the map before its result is published, so whoever enters after any caller
-///      has returned from a call is never given that call's result. This is no cache.
+///      has returned with a call's result is never given that result. This is no cache.
 ///   3. Every caller gets the value, or the very exception object that the loader threw, or a
 ///      `call_error`. Nobody is left hanging: not by an exception, not by a thread that exits
 ///      inside its loader, not by an executor that drops it.
@@ -80,10 +80,12 @@ namespace singleflight::inline v1 {
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
 /// returned or threw is visible to every caller that gets that result or exception.
 ///
-/// Cost: a call that nobody joins takes two uncontended locks and allocates nothing but what the
-/// copy of its key does. A follower takes one lock; the first of a call allocates twice, the first
-/// that can leave once or twice more, the others never. A value is copied only for a caller that
-/// takes it by value.
+/// Cost: a call that nobody joins takes two uncontended locks. It allocates what the copy of its
+/// key does, and nothing else unless its loader takes a stop token or runs on an executor. A
+/// follower takes one lock; the first of a call allocates a promise, the first that can leave, or
+/// that leads a call itself, one object more, the others nothing. A value is copied only for a
+/// caller that takes it by value. (The map of a shard allocates when more calls are in flight than
+/// ever before.)
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
 class group {
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,
@@ -137,8 +139,8 @@ class group {
   /// Returns: the call's result.
   /// Throws: what the loader that ran threw, the same object for every caller of the call;
   ///   `call_error`, which lists its reasons; `std::invalid_argument` for `attempts == 0`. What
-  ///   hash, equality, key copy and the allocations throw: only to this caller, which has not
-  ///   entered then.
+  ///   hash, equality, key copy and the allocations throw: only to this caller, which then neither
+  ///   leads nor waits.
   /// Blocks: while the loader runs, its own or the leader's. A follower leaves at its deadline or
   ///   stop request, or for a newer call at the group's `max_age`. A leader cannot: it is running
   ///   the loader. Its stop request withdraws its interest, and it returns when the loader does,
@@ -181,7 +183,7 @@ class group {
   /// Throws: as `do_call`. What copying `fn` throws fails the call, for everybody.
   /// Complexity: as `do_call`; to begin a call allocates.
   /// Lifetime: the call owns its loader, a copy of `fn` (or `fn`, moved), and destroys it when it
-  ///   ends, which the group's destructor waits for.
+  ///   ends, which the group's destructor waits for. So the loader must not own the group.
   template <class K = Key, class Executor, class Fn>
   result<Value> do_call_on(K&& key, Executor&& executor, const call_options& options, Fn&& fn) {
     check_key<K>();
@@ -589,16 +591,16 @@ class group {
   }
 
   /// Leaves a call that has no result yet.
-  /// Returns: whether this caller has left for a newer call; if not, its result is there or about to
-  /// be. Throws: `call_error` with any other reason if it has left.
+  /// Returns: whether this caller has left for a newer call; if not, its result is there or about
+  /// to be. Throws: `call_error` with any other reason if it has left.
   static bool leave(shard& home, const waiting& wait, std::errc why) {
     if (!take_leave(home, wait, why)) return false;
     if (why != for_newer_call) refuse(why);
     return true;
   }
 
-  /// Takes this caller off the books. A call that has ended has done so already, and will publish its
-  /// result as soon as that is moved, which no deadline or stop request waits for.
+  /// Takes this caller off the books. A call that has ended has done so already, and will publish
+  /// its result as soon as that is moved, which no deadline or stop request waits for.
   /// Returns: false if this caller is to stay for the result.
   static bool take_leave(shard& home, const waiting& wait, std::errc why) {
     detail::lock lock(home.mutex);

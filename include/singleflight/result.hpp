@@ -23,7 +23,7 @@ namespace singleflight::inline v1 {
 /// through `const Value&` they may show the same object, so reading a `Value` must be thread-safe.
 /// What the leader did before its loader returned is visible to every caller that got the result.
 ///
-///     template_details v = flights.do_call(id, load);   // moves if unshared, else copies
+///     template_details v = flights.do_call(id, load);    // moves if unshared, else copies
 ///     auto r = flights.do_call(id, load);                // never copies
 ///     use(*r);
 ///
@@ -46,8 +46,10 @@ class [[nodiscard]] result {
     return own != nullptr ? *own : std::get<shared_value>(held_).get();
   }
 
-  /// Returns: the value by value: moved out if nobody joined the call, else copied. A move-only
-  /// `Value` cannot be taken out, since others may hold it: there `value()` gives `const Value&`.
+  /// Returns: the value by value: moved out if this caller led the call on its own thread and
+  /// nobody joined it, else copied. A move-only `Value` cannot be taken out, since others may hold
+  /// it: there `value()` gives `const Value&`, also of a temporary, and for no longer than that
+  /// lives.
   /// Throws: what the copy or the move throws.
   [[nodiscard]] Value value() && requires std::copy_constructible<Value> {
     Value* own = std::get_if<own_value>(&held_);

@@ -28,9 +28,9 @@ struct call_handle {
   bool joined = false;  // what `call::joined()` was in the end; fixed when the result is published
   std::optional<stoppable_wait> stoppable;  // made under the shard's mutex, before the call ends
 
-  /// `call::leader`, once somebody in the wait graph waits for the call, until it has ended. Written
-  /// under the mutexes of shard and graph, so it may be read under either; after the end of the call
-  /// by the leader alone, under the graph's.
+  /// `call::leader`, once somebody in the wait graph waits for the call, until it has ended.
+  /// Written under the mutexes of shard and graph, so it may be read under either; after the end of
+  /// the call by the leader alone, under the graph's.
   std::thread::id leader;
 };
 

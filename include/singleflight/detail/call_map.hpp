@@ -20,8 +20,8 @@
 namespace singleflight::inline v1::detail {
 
 /// Spreads what a hash has to tell over its high bits, from which shard and bucket are picked:
-/// `std::hash<int>` is the identity. (Multiplicative hashing: Knuth, The Art of Computer Programming,
-/// 6.4.)
+/// `std::hash<int>` is the identity. (Multiplicative hashing: Knuth, The Art of Computer
+/// Programming, 6.4.)
 [[nodiscard]] constexpr std::uint64_t mix(std::size_t hash) noexcept {
   return hash * std::uint64_t{0x9E37'79B9'7F4A'7C15};
 }

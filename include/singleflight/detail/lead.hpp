@@ -44,7 +44,8 @@ void end(call_map<Key, Value>& home, call<Key, Value>& own) noexcept {
   home.end(own);
 }
 
-/// Tells those who do not wait in the future that it is ready: stoppable followers and the wait graph.
+/// Tells those who do not wait in the future that it is ready: stoppable followers and the wait
+/// graph.
 template <class Key, class Value>
 void announce(call<Key, Value>& own) noexcept {
   call_handle<Key, Value>* const handle = own.shared->handle.get();

@@ -62,8 +62,8 @@ class on_stop {
   std::stop_callback<Callback> callback_;
 };
 
-/// What the followers of a call wait on that can be told to stop; a future cannot be told. Each waits
-/// on a condition variable of its own frame, so that to stop one wakes no other.
+/// What the followers of a call wait on that can be told to stop; a future cannot be told. Each
+/// waits on a condition variable of its own frame, so that to stop one wakes no other.
 class stoppable_wait {
  public:
   /// Returns: whether the result has been published, rather than the caller stopped or out of time.
