@@ -545,15 +545,12 @@ class group {
     if (wait.began && !connect(options, wait)) {
       leave(home, wait, std::errc::resource_deadlock_would_occur);
     }
-    bool answered = false;
-    try {
-      answered = published(options, wait);
-    } catch (...) {  // forced unwinding: this thread is cancelled while it waits
-      if (wait.place.handle != nullptr) take_leave(home, wait, std::errc::owner_dead);
-      throw;
+    while (!published(home, options, wait)) {
+      if (leave(home, wait, reason_to_leave(options, wait))) return std::nullopt;
+      wait.too_old =
+          clock::time_point::max();  // it has ended, and no newer call is wanted any more
     }
     wait.disconnect();
-    if (!answered && leave(home, wait, reason_to_leave(options, wait))) return std::nullopt;
     try {
       wait.place.future.get();
     } catch (...) {
@@ -570,15 +567,22 @@ class group {
 
   /// Blocks until the result is there or this caller does not want to wait any longer.
   /// Returns: whether it is there.
-  static bool published(const call_options& options, const waiting& wait) {
+  static bool published(shard& home, const call_options& options, const waiting& wait) {
     const std::shared_future<Value>& future = wait.place.future;
     const clock::time_point until = std::min(options.deadline, wait.too_old);
-    if (detail::can_be_stopped(options)) return wait.place.handle->stoppable->wait(options, until);
-    if (until != clock::time_point::max()) {
-      return future.wait_until(until) == std::future_status::ready;
+    try {
+      if (detail::can_be_stopped(options)) {
+        return wait.place.handle->stoppable->wait(options, until);
+      }
+      if (until != clock::time_point::max()) {
+        return future.wait_until(until) == std::future_status::ready;
+      }
+      future.wait();
+      return true;
+    } catch (...) {  // forced unwinding: this thread is cancelled while it waits
+      if (wait.place.handle != nullptr) take_leave(home, wait, std::errc::owner_dead);
+      throw;
     }
-    future.wait();
-    return true;
   }
 
   /// A caller that leaves for this reason is not refused but goes on with the newer call.

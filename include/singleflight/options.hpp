@@ -18,7 +18,7 @@ struct group_options {
   /// What the follower gets for whom a call has no room.
   enum full_policy {
     reject,    ///< `call_error` with `resource_unavailable_try_again`.
-    run_alone  ///< Its own loader's result: it leads a call of its own that nobody can join.
+    run_alone  ///< Its own loader's result, by a call that nobody can join, nor find by its key.
   };
 
   /// Into how many separately locked parts the map of calls is split, rounded up to a power of two.
