@@ -23,17 +23,6 @@
 
 #include "support.hpp"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#elif defined(__clang__)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
-#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
-#define SINGLEFLIGHT_TESTS_KEEP_NEW
-#endif
-#endif
-
 namespace {
 thread_local std::uint64_t allocations = 0;
 }

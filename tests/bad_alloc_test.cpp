@@ -15,12 +15,6 @@
 
 #include "support.hpp"
 
-#if defined(__clang__)
-#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
-#define SINGLEFLIGHT_TESTS_KEEP_NEW
-#endif
-#endif
-
 namespace {
 
 using singleflight::group;

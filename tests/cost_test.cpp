@@ -21,12 +21,6 @@
 #include <pthread.h>
 #endif
 
-#if defined(__clang__)
-#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
-#define SINGLEFLIGHT_TESTS_KEEP_NEW
-#endif
-#endif
-
 namespace {
 
 struct counts {

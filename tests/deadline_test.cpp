@@ -16,18 +16,8 @@
 #include <system_error>
 #include <thread>
 
+#include "held_call.hpp"
 #include "support.hpp"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#elif defined(__clang__)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
-#if __has_feature(thread_sanitizer)  // its runtime has an operator new that cannot be replaced
-#define SINGLEFLIGHT_TESTS_KEEP_NEW
-#endif
-#endif
 
 namespace {
 std::atomic<std::size_t> live_bytes{0};
@@ -65,40 +55,9 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::held_call;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
-
-/// A call for key 0, led by a thread of its own, that ends when it is told to, or with the test.
-class held_call {
- public:
-  explicit held_call(group<int, int>& g) {
-    const auto led = g.stats().led;
-    leader_.start([&g, this] {
-      auto result = g.do_call(0, [this] { return value_.get_future().get(); });
-      value = *result;
-      shared = result.shared();
-    });
-    support::await([&] { return g.stats().led > led; }, "the call to run");
-  }
-  held_call(const held_call&) = delete;
-  held_call& operator=(const held_call&) = delete;
-  ~held_call() {
-    if (!ended_) end(-1);
-  }
-  void end(int result) {
-    ended_ = true;
-    value_.set_value(result);
-    leader_.join();
-  }
-
-  int value = 0;        // what the leader got, once the call has ended
-  bool shared = false;  // likewise
-
- private:
-  std::promise<int> value_;
-  bool ended_ = false;
-  support::threads leader_;
-};
 
 void expect_timed_out(group<int, int>& g, clock::time_point deadline) {
   try {

@@ -21,14 +21,6 @@
 #include "executors.hpp"
 #include "support.hpp"
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_TSAN
-#endif
-#elif defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_TSAN
-#endif
-
 namespace {
 
 using singleflight::group;

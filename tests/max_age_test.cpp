@@ -25,6 +25,7 @@
 #include <stop_token>
 #endif
 
+#include "held_call.hpp"
 #include "support.hpp"
 
 namespace {
@@ -32,47 +33,13 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::held_call;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 void await_time(clock::time_point time) {
   support::await([&] { return clock::now() >= time; }, "time to pass");
 }
-
-/// A call for key 0, led by a thread of its own, that ends when it is told to, or with the test.
-class held_call {
- public:
-  explicit held_call(group<int, int>& g, const call_options& options = {}) {
-    const auto led = g.stats().led;
-    leader_.start([&g, options, this] {
-      auto result = g.do_call(0, options, [this] { return value_.get_future().get(); });
-      EXPECT_TRUE(result.led());
-      value = *result;
-      shared = result.shared();
-    });
-    support::await([&] { return g.stats().led > led; }, "the call to run");
-    begun = clock::now();
-  }
-  held_call(const held_call&) = delete;
-  held_call& operator=(const held_call&) = delete;
-  ~held_call() {
-    if (!ended_) end(-1);
-  }
-  void end(int result) {
-    ended_ = true;
-    value_.set_value(result);
-    leader_.join();
-  }
-
-  clock::time_point begun;  // at the latest
-  int value = 0;            // what the leader got, once the call has ended
-  bool shared = false;      // likewise
-
- private:
-  std::promise<int> value_;
-  bool ended_ = false;
-  support::threads leader_;
-};
 
 /// Tries with ever greater ages until `attempt(age)` says that the machine was quick enough for it.
 template <class Attempt>

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "held_call.hpp"
 #include "support.hpp"
 
 namespace {
@@ -21,42 +22,11 @@ using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
 using singleflight::group_options;
+using support::held_call;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr std::size_t callers = 200, room = 50;
-
-/// A call for key 0, led by a thread of its own, that ends when it is told to, or with the test.
-class held_call {
- public:
-  explicit held_call(group<int, int>& g) {
-    const auto led = g.stats().led;
-    leader_.start([&g, this] {
-      auto result = g.do_call(0, [this] { return value_.get_future().get(); });
-      value = *result;
-      shared = result.shared();
-    });
-    support::await([&] { return g.stats().led > led; }, "the call to run");
-  }
-  held_call(const held_call&) = delete;
-  held_call& operator=(const held_call&) = delete;
-  ~held_call() {
-    if (!ended_) end(-1);
-  }
-  void end(int result) {
-    ended_ = true;
-    value_.set_value(result);
-    leader_.join();
-  }
-
-  int value = 0;        // what the leader got, once the call has ended
-  bool shared = false;  // likewise
-
- private:
-  std::promise<int> value_;
-  bool ended_ = false;
-  support::threads leader_;
-};
 
 void expect_refused(group<int, int>& g) {
   try {

@@ -15,12 +15,19 @@
 #include <utility>
 #include <vector>
 
-#if defined(__has_feature)
+#if defined(__SANITIZE_THREAD__)
+#define SINGLEFLIGHT_TESTS_TSAN
+#elif defined(__clang__)
 #if __has_feature(thread_sanitizer)
 #define SINGLEFLIGHT_TESTS_TSAN
+#define SINGLEFLIGHT_TESTS_KEEP_NEW  // clang's runtime has an operator new that cannot be replaced
 #endif
-#elif defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_TSAN
+#if __has_feature(address_sanitizer)
+#define SINGLEFLIGHT_TESTS_SANITIZED
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(SINGLEFLIGHT_TESTS_TSAN)
+#define SINGLEFLIGHT_TESTS_SANITIZED
 #endif
 
 namespace support {
