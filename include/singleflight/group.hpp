@@ -300,9 +300,11 @@ class group {
   template <class K, class Options, class Executor, class Fn>
   result<Value> enter(K&& key, const Options& options, Executor&& executor, Fn&& fn) {
     const auto [home, hash] = locate(key);
+    constexpr bool runs_here = std::same_as<Executor, on_this_thread>;
     for (entry me;;) {
       if constexpr (has_options<Options>) refuse_if_late(home, options, me);
-      executor_call<Fn> started;  // goes after the lock has been released: it owns a key
+      // Goes after the lock has been released: it owns a key.
+      [[maybe_unused]] std::conditional_t<runs_here, entry, executor_call<Fn>> started;
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key);
       if (running != nullptr && !must_run_alone(*running)) {
@@ -312,7 +314,7 @@ class group {
         lock.unlock();
         if (refusal != std::errc()) refuse(refusal);
         if (auto answer = await(home, how, me, wait)) return *std::move(answer);
-      } else if constexpr (std::same_as<Executor, on_this_thread>) {
+      } else if constexpr (runs_here) {
         call own(hash, std::forward<K>(key), std::this_thread::get_id(),
                  detail::stop_source_for<Fn>());
         begin(home, own, running, 1, me);
@@ -398,8 +400,7 @@ class group {
   static result<Value> lead(shard& home, call& own, [[maybe_unused]] const Options& options,
                             Fn&& fn) {
     if constexpr (has_options<Options>) {
-      const detail::on_stop withdraw(options,
-                                     [&home, &own]() noexcept { withdraw_from(home, own); });
+      const detail::on_stop withdraw(options, withdrawal{home, own});
       return lead(home, own, std::forward<Fn>(fn));
     } else {
       return lead(home, own, std::forward<Fn>(fn));
@@ -424,14 +425,19 @@ class group {
   }
 
   /// Takes back the leader's interest in a call that may be over already.
-  static void withdraw_from(shard& home, call& own) noexcept {
-    detail::lock lock(home.mutex);
-    if (own.ended) return;
-    home.count(&group_stats::cancelled);
-    detail::stop_source unwanted = home.lose_interest(own);
-    lock.unlock();
-    unwanted.request_stop();
-  }
+  struct withdrawal {
+    shard& home;
+    call& own;
+
+    void operator()() const noexcept {
+      detail::lock lock(home.mutex);
+      if (own.ended) return;
+      home.count(&group_stats::cancelled);
+      detail::stop_source unwanted = home.lose_interest(own);
+      lock.unlock();
+      unwanted.request_stop();
+    }
+  };
 
   /// Returns: the value of a call that nobody joined.
   template <class V>
