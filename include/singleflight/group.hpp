@@ -104,7 +104,7 @@ class group {
                 "whose operator() is const");
   static_assert(std::is_invocable_r_v<bool, const KeyEqual&, const Key&, const Key&> &&
                     (!std::same_as<KeyEqual, std::equal_to<Key>> ||
-                     requires(const Key& a) { static_cast<bool>(a == a); }),
+                     requires(const Key& a, const Key& b) { static_cast<bool>(a == b); }),
                 "singleflight: KeyEqual cannot compare two Keys; give Key an operator== or name a "
                 "KeyEqual whose operator() is const");
 
@@ -418,7 +418,7 @@ class group {
     } else {
       Value value = detail::run(home, own, std::forward<Fn>(fn));
       detail::end(home, own);
-      if (!own.shared) return keep(home, std::move(value));
+      if (!own.shared) return keep(home, value);
       detail::publish(home, own, std::move(value));
       return result<Value>(std::move(own.shared->future), own.joined(), true);
     }
@@ -441,7 +441,7 @@ class group {
 
   /// Returns: the value of a call that nobody joined.
   template <class V>
-  static result<V> keep(shard& home, V&& value) {
+  static result<V> keep(shard& home, V& value) {
     try {
       return result<V>(std::move(value));
     } catch (...) {  // the move threw

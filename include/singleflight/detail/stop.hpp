@@ -91,31 +91,31 @@ class stoppable_wait {
  private:
   /// One waiting follower, listed while it lives. Guarded by the mutex.
   struct waiter {
-    explicit waiter(stoppable_wait& all) noexcept : all_(all) {
-      const std::lock_guard lock(all_.mutex_);
-      next = all_.first_;
+    explicit waiter(stoppable_wait& every) noexcept : all(every) {
+      const std::lock_guard lock(all.mutex_);
+      next = all.first_;
       if (next != nullptr) next->link = &next;
-      all_.first_ = this;
+      all.first_ = this;
     }
     waiter(const waiter&) = delete;  // linked by address
     waiter& operator=(const waiter&) = delete;
     ~waiter() {
-      const std::lock_guard lock(all_.mutex_);
+      const std::lock_guard lock(all.mutex_);
       *link = next;
       if (next != nullptr) next->link = link;
     }
 
     void stop() noexcept {
-      const std::lock_guard lock(all_.mutex_);
+      const std::lock_guard lock(all.mutex_);
       stopped = true;
       changed.notify_one();
     }
 
-    stoppable_wait& all_;
+    stoppable_wait& all;
     std::condition_variable changed;
     bool stopped = false;
     waiter* next;
-    waiter** link = &all_.first_;  // what points at this one
+    waiter** link = &all.first_;  // what points at this one
   };
 
   std::mutex mutex_;
