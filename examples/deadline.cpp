@@ -94,7 +94,7 @@ void tell_the_story(const std::array<std::string, 2>& replicas) {
     const int number = ++queries;  // the first goes to the replica that hangs, the second does not
     at("    query " + std::to_string(number) + " begins");
     try {
-      std::string body = load(replicas.at(static_cast<std::size_t>(number - 1)), stop);
+      std::string body = load(number == 1 ? replicas[0] : replicas[1], stop);
       at("    query " + std::to_string(number) + " is answered");
       return body;
     } catch (const std::exception& error) {
@@ -109,6 +109,8 @@ void tell_the_story(const std::array<std::string, 2>& replicas) {
          (answer.led() ? ", from a call of their own" : ", from the other's call"));
     } catch (const singleflight::call_error& error) {
       at(std::string(who) + " leaves: " + error.code().message());
+    } catch (const std::exception& error) {
+      at(std::string(who) + " is told: " + error.what());
     }
   };
 
