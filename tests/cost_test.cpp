@@ -9,9 +9,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
+#include <functional>
 #include <new>
 #include <singleflight/group.hpp>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -137,10 +139,39 @@ TEST(Allocations, AreNoneForAnUnsharedCall) {
 
 const std::string long_key = "a key of twenty-four or more characters";
 
-TEST(Allocations, AreOneForTheCopyOfALongKey) {
-  group<std::string, int> g;
+TEST(Allocations, AreOneForTheCopyOfALongKeyAndNoneForTheNext) {
+  group<std::string, int> g({.shards = 1});
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(long_key, [] { return 42; }); }).allocations, 1);
+  const std::string next_key(long_key.rbegin(), long_key.rend());
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(cost_of([&] { (void)g.do_call(long_key, [] { return 42; }); }).allocations, 1);
+    EXPECT_EQ(cost_of([&] { (void)g.do_call(next_key, [] { return 42; }); }).allocations, 0);
+  }
+}
+
+struct view_hash : std::hash<std::string_view> {
+  using is_transparent = void;
+};
+
+TEST(Allocations, AreNoneForAViewOfALongKeyAfterACallWithOneAsLong) {
+  group<std::string, int, view_hash, std::equal_to<>> g({.shards = 1});
+  const std::string_view key = long_key;
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(key, [] { return 42; }); }).allocations, 1);
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(key, [] { return 42; }); }).allocations, 0);
+}
+
+TEST(Allocations, AreOneForEachLongKeyOfCallsInFlightTogether) {
+  group<std::string, int> g({.shards = 1});
+  const std::string inner = long_key + "'s part";
+  const auto nested = [&] { return *g.do_call(inner, [] { return 42; }); };
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(long_key, nested); }).allocations, 2);
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(long_key, nested); }).allocations, 1);
+}
+
+TEST(Allocations, AreNeverSavedByKeepingAHugeKey) {
+  group<std::string, int> g({.shards = 1});
+  const std::string huge(100'000, 'k');
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(cost_of([&] { (void)g.do_call(huge, [] { return 42; }); }).allocations, 1);
   }
 }
 

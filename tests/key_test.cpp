@@ -147,6 +147,25 @@ TEST(Key, MayBeDestroyedByTheLoader) {
   EXPECT_TRUE(led.shared());
 }
 
+// The copy of a string may be made in the buffer of an ended call's key.
+TEST(Key, OfAnEndedCallLeavesNoTraceInTheNext) {
+  group<std::string, int> g({.shards = 1});
+  const auto listed_inside = [&](const std::string& key) {
+    return [&g, key] {
+      EXPECT_EQ(g.in_flight().at(0).key, key);
+      return 0;
+    };
+  };
+  for (const std::size_t length : {1'000U, 0U, 50U, 2'000U, 15U, 16U, 1'000U, 1U}) {
+    const std::string key(length, static_cast<char>('a' + length % 26));
+    (void)g.do_call(key, listed_inside(key));
+    (void)g.do_call(std::string(key), listed_inside(key));
+    (void)g.do_call_on(
+        key, [](auto task) { task(); }, {}, listed_inside(key));
+    EXPECT_EQ(key, std::string(length, static_cast<char>('a' + length % 26)));
+  }
+}
+
 TEST(Key, ThatIsAnRvalueIsMovedFromByTheLeaderOnly) {
   const std::string same = "a key too long for the string object itself";
   group<std::string, int> g;

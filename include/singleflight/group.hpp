@@ -81,7 +81,9 @@ namespace singleflight::inline v1 {
 /// returned or threw is visible to every caller that gets that result or exception.
 ///
 /// Cost: a call that nobody joins takes two uncontended locks. It allocates what the copy of its
-/// key does, and nothing else unless its loader takes a stop token or runs on an executor. A
+/// key does, and nothing else unless its loader takes a stop token or runs on an executor; where
+/// `Key` is a `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended
+/// call's key, at most 1,024 bytes, and a copy that fits into it does not allocate either. A
 /// follower takes one lock; the first of a call allocates a promise, the first that can leave, or
 /// that leads a call itself, one object more, the others nothing. A value is copied only for a
 /// caller that takes it by value. (The map of a shard allocates when more calls are in flight than
@@ -315,7 +317,7 @@ class group {
         if (refusal != std::errc()) refuse(refusal);
         if (auto answer = await(home, how, me, wait)) return *std::move(answer);
       } else if constexpr (runs_here) {
-        call own(hash, std::forward<K>(key), std::this_thread::get_id(),
+        call own(hash, home.make_key(std::forward<K>(key)), std::this_thread::get_id(),
                  detail::stop_source_for<Fn>());
         begin(home, own, running, 1, me);
         lock.unlock();
@@ -459,7 +461,7 @@ class group {
   template <class Call, class K>
   void make_call_on_executor(std::shared_ptr<Call>& made, shard& home, std::uint64_t hash, K&& key)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    made = std::make_shared<Call>(home, on_executors_, hash, std::forward<K>(key));
+    made = std::make_shared<Call>(home, on_executors_, hash, home.make_key(std::forward<K>(key)));
     // A handle from the start: before there is a leader, the wait graph has nobody to be shown.
     home.prepare_wait(made->get(), {.to_leave = true, .to_be_stopped = false, .an_edge = true});
   }

@@ -81,9 +81,9 @@ struct call {
   [[nodiscard]] bool joined() const noexcept { return shared && shared->joined; }
 
   const std::uint64_t hash;  // of the key: the bits below those that pick the shard, from the top
-  const Key key;             // the call's own: a loader may destroy its caller's
 
   // Guarded by the shard's mutex.
+  Key key;                 // the call's own: a loader may destroy its caller's; fixed until the end
   std::thread::id leader;  // nobody while it is queued by an executor
   stop_source stop;        // fixed; asked to stop outside the mutex, by way of a copy
   std::chrono::steady_clock::time_point began;  // only if the group has a max_age; fixed

@@ -14,6 +14,7 @@
 #include "../stats.hpp"
 #include "call.hpp"
 #include "mutex.hpp"
+#include "spare_key.hpp"
 #include "stop.hpp"
 #include "wait_graph.hpp"
 
@@ -64,6 +65,12 @@ class alignas(64) call_map {
   }
 
   void count(counter which) noexcept SINGLEFLIGHT_REQUIRES(mutex) { ++(stats_.*which); }
+
+  /// Returns: what a new call's key is made of. Throws: what copying a key throws.
+  template <class K>
+  [[nodiscard]] decltype(auto) make_key(K&& key) SINGLEFLIGHT_REQUIRES(mutex) {
+    return spare_key_.make(std::forward<K>(key));
+  }
 
   /// Begins a call. `interested` are the callers that want its result without waiting for it.
   void begin(call_type& c, std::size_t interested) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
@@ -139,6 +146,7 @@ class alignas(64) call_map {
   /// newer call for its key alone. From here on nobody but the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.listed()) unlist(c);
+    spare_key_.keep(c.key);
     c.ended = true;
     --stats_.in_flight;
     if (!c.shared) return;
@@ -194,6 +202,7 @@ class alignas(64) call_map {
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
+  [[no_unique_address]] spare_key<Key> spare_key_ SINGLEFLIGHT_GUARDED_BY(mutex);
 };
 
 }  // namespace singleflight::inline v1::detail
