@@ -137,6 +137,54 @@ TEST(CircleThroughAnExecutor, ThatWantsWhatWaitsForTheCallThatItIsGivenIsRefused
   expect_idle(g);
 }
 
+struct one_hash {
+  std::size_t operator()(int) const { return 42; }
+};
+
+/// Holds the lock of the group that compares by it: until told to go on, or for a while.
+struct slow_equal {
+  std::atomic<bool>* compares;
+  const std::atomic<bool>* goes_on;
+
+  bool operator()(int a, int b) const {
+    if (a != b) *compares = true;
+    for (int i = 0; a != b && i < 500 && !*goes_on; ++i) std::this_thread::yield();
+    return a == b;
+  }
+};
+
+// A pool's thread may claim a call before the executor has returned, and become its leader after. The
+// caller, back at the group in between, was taken for the leader and refused. So: the pool's thread
+// has claimed and waits for the lock, which somebody holds until the caller is back.
+TEST(CircleThroughAnExecutor, IsNotSeenByACallerThatHasGivenItsCallAway) {
+  for (int round = 0; round < 300; ++round) {
+    std::atomic<bool> compares{false}, back{false}, let_go{false}, runs{false};
+    group<int, int, one_hash, slow_equal> g({.shards = 1}, {}, {&compares, &back});
+    support::threads others;
+    const auto future = g.do_async(
+        0,
+        [&](const auto& task) {
+          others.start([&] {
+            g.forget(1);
+            let_go = true;
+          });
+          support::await([&] { return compares.load() || let_go.load(); }, "the lock to be held");
+          others.start([&runs, task] {
+            runs = true;
+            task();
+          });
+          support::await([&] { return runs.load(); }, "the pool");
+          for (int i = 0; i < 20; ++i) std::this_thread::yield();
+        },
+        [] { return 1; });
+    back = true;
+    support::await([&] { return let_go.load(); }, "the lock");
+    ASSERT_EQ(*g.do_call(0, [] { return 1; }), 1);
+    others.join();
+    EXPECT_EQ(future.get(), 1);
+  }
+}
+
 TEST(CircleOfWaits, EndsByADeadlineInstead) {
   group<std::string, int> g;
   support::threads other;

@@ -99,7 +99,7 @@ class executor_call {
     if (!claim()) return;
     const emptier at_exit{*this};
     call<Key, Value>& own = get();
-    if (!set_leader(std::this_thread::get_id())) {
+    if (!wanted_) {
       fail(home_, own,
            make_failure(std::errc::operation_canceled,
                         "singleflight: all callers left before the loader began"));
@@ -146,10 +146,15 @@ class executor_call {
     }
   };
 
-  /// Returns: whether the caller is the first, and so the one that runs or fails the call.
+  /// Makes this thread the call's leader if it is the first to come. In one step: between the two,
+  /// the thread that handed the call over could come back to the group and be taken for its leader.
+  /// Returns: whether it is, and so the one that runs or fails the call.
   [[nodiscard]] bool claim() noexcept {
     const std::lock_guard guard(mutex_);
-    return std::exchange(phase_, phase_ == phase::begun ? phase::claimed : phase_) == phase::begun;
+    if (phase_ != phase::begun) return false;
+    phase_ = phase::claimed;
+    wanted_ = set_leader(std::this_thread::get_id());
+    return true;
   }
 
   void fail_claimed(std::exception_ptr why) noexcept {
@@ -171,6 +176,7 @@ class executor_call {
   std::optional<body> body_;  // of the one that made the call, then of the one that claimed it
   std::mutex mutex_;
   phase phase_ = phase::made;  // guarded by mutex_
+  bool wanted_ = true;         // whether anybody was left when it was claimed; who claimed it reads
 };
 
 /// What an executor is given: a copyable function object that runs the call when first invoked.
