@@ -47,8 +47,9 @@ class Browser:
         return self._request("/execute/sync", {"script": script, "args": arguments})
 
     def run_async(self, script, *arguments):
-        """The script's last argument is a function to be called with the result."""
-        return self._request("/execute/async", {"script": script, "args": arguments})
+        """The script may `await`; its last argument is a function to be called with the result."""
+        waiting = f"(async () => {{{script}}})()"
+        return self._request("/execute/async", {"script": waiting, "args": arguments})
 
     def resize(self, width, height):
         """Makes the page that wide, also narrower than a window can be."""
