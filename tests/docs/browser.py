@@ -22,6 +22,7 @@ class Browser:
                 break
         self.url = f"http://127.0.0.1:{started[1]}/session"
         session = self._request("", {"capabilities": {"alwaysMatch": {
+            "timeouts": {"script": 300_000, "pageLoad": 300_000},  # the machine may be busy
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": [*QUIET, f"--user-data-dir={self.profile.name}"]}}}})
         self.url += "/" + session["sessionId"]
