@@ -22,7 +22,7 @@ class Browser:
                 break
         self.url = f"http://127.0.0.1:{started[1]}/session"
         session = self._request("", {"capabilities": {"alwaysMatch": {
-            "timeouts": {"script": 300_000, "pageLoad": 300_000},  # the machine may be busy
+            "timeouts": {"script": 120_000, "pageLoad": 120_000},  # the machine may be busy
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": [*QUIET, f"--user-data-dir={self.profile.name}"]}}}})
         self.url += "/" + session["sessionId"]
@@ -49,8 +49,11 @@ class Browser:
 
     def run_async(self, script, *arguments):
         """The script may `await`; its last argument is a function to be called with the result."""
-        waiting = f"(async () => {{{script}}})()"
-        return self._request("/execute/async", {"script": waiting, "args": arguments})
+        waiting = f"(async () => {{{script}}})().catch(e => arguments[arguments.length - 1]({{failed: String(e)}}))"
+        result = self._request("/execute/async", {"script": waiting, "args": arguments})
+        if isinstance(result, dict) and "failed" in result:
+            raise RuntimeError(f"{self.run('return location.href')}: {result['failed']}")
+        return result
 
     def resize(self, width, height):
         """Makes the page that wide, also narrower than a window can be."""
