@@ -31,7 +31,9 @@ namespace singleflight::inline v1 {
 template <class Value>
 class [[nodiscard]] result {
  public:
+  /// Takes the other's value or future, and leaves a moved-from result.
   result(result&&) = default;
+  /// As the constructor; the value that this result held or shared goes.
   result& operator=(result&&) = default;
   ~result() = default;
 
