@@ -156,7 +156,8 @@ def versions_accepted_and_refused():
     ours, next_minor = f"{major}.{minor}", f"{major}.{minor + 1}"
     accepted = [f"{major}", ours, f"{dotted()} EXACT", f"{ours}...<{next_minor}"]
     refused = [f"{major + 1}", next_minor, f"{ours}.{patch + 1}", f"{ours} EXACT" if patch else None,
-               f"{next_minor}...<{major}.{minor + 2}", f"{major + 1}...<{major + 2}"]
+               f"{next_minor}...<{major}.{minor + 2}", f"{major + 1}...<{major + 2}",
+               f"{ours}...{major + 2}"]
     lines = ["cmake_minimum_required(VERSION 3.25)", "project(wants LANGUAGES CXX)",
              "set(CMAKE_SIZEOF_VOID_P 2)  # the package is for every architecture"]
     for wanted, found in [(w, True) for w in accepted] + [(w, False) for w in refused if w]:
