@@ -3,7 +3,9 @@
 // who have joined the call are told.
 
 #include <gtest/gtest.h>
+#if !defined(_WIN32)
 #include <pthread.h>
+#endif
 
 #include <atomic>
 #include <cstddef>

@@ -2,7 +2,9 @@
 // What everybody gets when a loader throws, or when its thread exits.
 
 #include <gtest/gtest.h>
+#if !defined(_WIN32)
 #include <pthread.h>
+#endif
 
 #include <atomic>
 #include <cstddef>
@@ -141,6 +143,7 @@ TEST(Failure, CanBeRethrownByManyThreadsAtOnce) {
   EXPECT_EQ(rethrown, callers * 100);
 }
 
+#if defined(__GLIBCXX__)  // libc++ ends the program at a foreign unwinding
 /// A thread that leads a call for key 1 and, within its loader, one for key 2, in which it ends.
 struct ending_thread {
   group<int, int> g;
@@ -203,7 +206,6 @@ struct ending_thread {
   }
 };
 
-#if defined(__GLIBCXX__)  // libc++ ends the program at a foreign unwinding
 // A thread that leaves for good inside its loader is no exception and no return: x/sync leaked its
 // waiters, go-zero returned (nil, nil) to them. https://github.com/golang/go/issues/52557
 TEST(Failure, TellsTheFollowersOfALeaderWhoseThreadExitsInItsLoader) {

@@ -3,7 +3,9 @@
 // are moved, executors that ask for what they are given, keys that watch their own end.
 
 #include <gtest/gtest.h>
+#if !defined(_WIN32)
 #include <pthread.h>
+#endif
 
 #include <atomic>
 #include <chrono>

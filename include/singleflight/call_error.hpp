@@ -4,6 +4,11 @@
 
 #include <system_error>
 
+// MSVC says by _CPPUNWIND what the others say by __cpp_exceptions.
+#if !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#error "singleflight needs exceptions: compile without -fno-exceptions (MSVC: with /EHsc)"
+#endif
+
 namespace singleflight::inline v1 {
 
 /// Why a caller got no result although no loader threw.
