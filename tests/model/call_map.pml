@@ -211,7 +211,8 @@ inline look_for_circle(c, me) {
 #ifdef MUTANT_NO_SEARCH_FOR_CIRCLES
   circle = false;
 #endif
-  assert(!circle || refused_only_in_a_circle)
+  refused_only_in_a_circle = !circle || refused_only_in_a_circle;
+  assert(refused_only_in_a_circle)
 }
 
 // --- group.hpp: a thread and its callers ---------------------------------------------------------
