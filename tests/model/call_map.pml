@@ -6,6 +6,10 @@
 // the headers guard by a mutex they touch under it alone, so nothing can come in between. A delay
 // between two steps is the process standing still between them.
 //
+// There are two keys. What is chosen freely, as late as possible: keys, options, whether a loader
+// throws, when time runs out, who is told to stop, how many calls a thread makes. Left out: executors
+// and the group's destructor, max_waiters, counters, failing allocations, hashing and growing.
+//
 // Sizes and features are macros; tests/model/run defines them. Without the feature's macro:
 //   DEADLINES  no follower can run out of time
 //   STOPS      this many leaders can be told to stop (0), and no follower has a stop token
