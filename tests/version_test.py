@@ -15,6 +15,9 @@ NUMBER = r"(\d+\.\d+(?:\.\d+)?)\b"
 MENTIONS = [
     r"(?<![\w/.-])singleflight(?:/|@|-|_| v?| >=? )" + NUMBER,
     r"find_package\(singleflight " + NUMBER,
+    r"singleflight_(\d+\.\d+\.\d+)_",  # the .deb
+    r'bazel_dep\(name = "singleflight", version = "' + NUMBER,
+    r"CPMAddPackage[^)]*VERSION " + NUMBER,
     r"GIT_TAG v?" + NUMBER,
     r"GIT_REPOSITORY [^\n]*singleflight[^\n]*#v?" + NUMBER,
 ]

@@ -356,21 +356,6 @@ def conan():
     expect(f"singleflight/{dotted()}" in said, "wrong version")
 
 
-def versions_agree():
-    """The files whose tools cannot read the version where it is written have the same."""
-    for file, pattern in (("meson.build", r"^  version: '(.+)'"),
-                          ("MODULE.bazel", r'^    version = "(.+)"'),
-                          ("packaging/vcpkg/singleflight/vcpkg.json", r'^  "version": "(.+)"'),
-                          ("docs/install.md", r"GIT_TAG v(\S+)\)$"),
-                          ("docs/install.md", r"^  VERSION (\S+)\)$"),
-                          ("docs/install.md", r"singleflight_(\S+)_all\.deb$"),
-                          ("docs/install.md", r'^bazel_dep\(name = "singleflight", version = "(.+)"\)'),
-                          ("docs/install.md", r"^singleflight/(\S+)$")):
-        found = re.search(pattern, (SOURCE / file).read_text(), re.MULTILINE)
-        expect(found, f"{file}: no version where /{pattern}/ looks for it")
-        expect(found[1] == dotted(), f"{file} says {found[1]}, version.hpp {dotted()}")
-
-
 try:
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
