@@ -148,7 +148,7 @@ struct slow_equal {
 
   bool operator()(int a, int b) const {
     if (a != b) *compares = true;
-    for (int i = 0; a != b && i < 500 && !*goes_on; ++i) std::this_thread::yield();
+    for (int i = 0; a != b && i < 100 && !*goes_on; ++i) std::this_thread::yield();
     return a == b;
   }
 };
@@ -157,7 +157,7 @@ struct slow_equal {
 // caller, back at the group in between, was taken for the leader and refused. So: the pool's thread
 // has claimed and waits for the lock, which somebody holds until the caller is back.
 TEST(CircleThroughAnExecutor, IsNotSeenByACallerThatHasGivenItsCallAway) {
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 150; ++round) {
     std::atomic<bool> compares{false}, back{false}, let_go{false}, runs{false};
     group<int, int, one_hash, slow_equal> g({.shards = 1}, {}, {&compares, &back});
     support::threads others;
