@@ -29,7 +29,7 @@ class cache {
   virtual details_json find(const template_key& key) = 0;
   virtual void put(const template_key& key, const details_json& details,
                    std::chrono::milliseconds lifetime) = 0;
-  [[nodiscard]] virtual cache_stats stats() const = 0;
+  [[nodiscard]] virtual cache_stats stats() const { return {.hits = hits_, .misses = misses_}; }
 
  protected:
   /// Returns: what was found, counted.
@@ -38,6 +38,7 @@ class cache {
     return found;
   }
 
+ private:
   std::atomic<std::uint64_t> hits_ = 0;
   std::atomic<std::uint64_t> misses_ = 0;
 };

@@ -45,8 +45,8 @@ class http_server {
   int start() {
     int port = how_.port;
     if (port == 0) {
-      port = server_.bind_to_any_port(how_.host.c_str());
-    } else if (!server_.bind_to_port(how_.host.c_str(), port)) {
+      port = server_.bind_to_any_port(how_.host);
+    } else if (!server_.bind_to_port(how_.host, port)) {
       port = -1;
     }
     if (port < 0) {

@@ -87,6 +87,7 @@ void run(const settings& chosen) {
 }  // namespace
 }  // namespace template_service
 
+// NOLINTNEXTLINE(bugprone-exception-escape): what escapes ends the program, as it must
 int main(int argc, char** argv) {
   template_service::settings chosen;
   CLI::App app("Serves templates: GET /template-details?id=1&locale=de, /healthz, /metrics.");

@@ -83,7 +83,7 @@ class mariadb_connection {
   std::optional<template_row> read_row() {
     const std::unique_ptr<MYSQL_RES, free_result> rows(mysql_store_result(handle_.get()));
     check(rows != nullptr);
-    const MYSQL_ROW row = mysql_fetch_row(rows.get());
+    MYSQL_ROW row = mysql_fetch_row(rows.get());
     if (row == nullptr) return std::nullopt;
     const unsigned long* const sizes = mysql_fetch_lengths(rows.get());
     return template_row{number({row[0], sizes[0]}), number({row[1], sizes[1]}),

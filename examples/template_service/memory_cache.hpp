@@ -22,8 +22,6 @@ class memory_cache final : public cache {
     entries_.insert_or_assign(key, entry{details, clock::now() + lifetime});
   }
 
-  [[nodiscard]] cache_stats stats() const override { return {.hits = hits_, .misses = misses_}; }
-
  private:
   using clock = std::chrono::steady_clock;
 

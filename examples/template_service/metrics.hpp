@@ -100,7 +100,8 @@ class metrics {
   void add_cache(families& all) const {
     const cache_stats now = cache_.stats();
     add(all, kind::Counter, "template_cache_hits_total", "Lookups that found an entry.", now.hits);
-    add(all, kind::Counter, "template_cache_misses_total", "Lookups that found none.", now.misses);
+    add(all, kind::Counter, "template_cache_misses_total",
+        "Lookups that found none; who begins a call looks twice.", now.misses);
     add(all, kind::Counter, "template_cache_unavailable_total",
         "Lookups that the cache did not answer.", now.unavailable);
     add(all, kind::Gauge, "template_cache_up", "1 while the cache answers, else 0.",

@@ -102,7 +102,10 @@ class redis_cache final : public cache {
   }
 
   [[nodiscard]] cache_stats stats() const override {
-    return {hits_, misses_, unavailable_, !breaker_.open()};
+    cache_stats all = cache::stats();
+    all.unavailable = unavailable_;
+    all.up = !breaker_.open();
+    return all;
   }
 
   [[nodiscard]] pool_stats connections() const { return pool_.stats(); }

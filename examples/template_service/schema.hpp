@@ -60,6 +60,13 @@ inline void create_tables(const execute_function& execute) {
       "text VARCHAR(100) NOT NULL, PRIMARY KEY (fragment_id, locale))");
 }
 
+inline std::string row_of_text(const std::string& number, const char* language, const char* noun,
+                               const char* preposition) {
+  std::string row = number;
+  row.append(",'").append(language).append("','").append(noun).append(" ").append(number);
+  return row.append(" ").append(preposition).append(" {{name}}'");
+}
+
 /// Fills the empty tables: the same templates each time.
 inline void fill_tables(const execute_function& execute, std::uint32_t templates) {
   std::mt19937 random(20'130'429);  // NOLINT(bugprone-random-generator-seed): see above
@@ -89,8 +96,8 @@ inline void fill_tables(const execute_function& execute, std::uint32_t templates
   bulk_insert texts(execute, "fragment_text");
   for (std::uint32_t id = 1; id <= fragments; ++id) {
     const std::string number = std::to_string(id);
-    texts.add(number + ",'en','Fragment " + number + " for {{name}}'");
-    if (id % 3 != 0) texts.add(number + ",'de','Baustein " + number + " an {{name}}'");
+    texts.add(row_of_text(number, "en", "Fragment", "for"));
+    if (id % 3 != 0) texts.add(row_of_text(number, "de", "Baustein", "an"));
   }
   texts.flush();
 }

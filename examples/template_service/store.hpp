@@ -55,6 +55,9 @@ class store {
       const std::optional<template_row> row = query(key);
       count_answer(std::chrono::steady_clock::now() - start);
       return row ? as_json(key, *row) : nullptr;
+    } catch (const pool_exhausted& error) {  // overloaded, which is neither up nor down
+      ++failed_;
+      throw store_unavailable(error.what());
     } catch (const std::exception& error) {
       count_failure(error.what());
       throw store_unavailable(error.what());
