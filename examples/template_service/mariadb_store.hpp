@@ -55,8 +55,12 @@ class mariadb_connection {
     const std::string language = name(key.language);
     execute("/* template-details id=" + id + " locale=" + language +
             " process=" + std::to_string(getpid()) + R"( */
-      SELECT template.version, COUNT(*), GROUP_CONCAT(COALESCE(translated.text, english.text)
-        ORDER BY part.position, piece.position SEPARATOR '\n')
+      SELECT template.version, COUNT(*),
+        (SELECT COUNT(DISTINCT other.template_id) - 1 FROM template_section AS mine
+         JOIN template_section AS other ON other.section_id = mine.section_id
+         WHERE mine.template_id = template.id),
+        GROUP_CONCAT(COALESCE(translated.text, english.text)
+          ORDER BY part.position, piece.position SEPARATOR '\n')
       FROM template
       JOIN template_section AS part ON part.template_id = template.id
       JOIN section_fragment AS piece ON piece.section_id = part.section_id
@@ -86,8 +90,8 @@ class mariadb_connection {
     MYSQL_ROW row = mysql_fetch_row(rows.get());
     if (row == nullptr) return std::nullopt;
     const unsigned long* const sizes = mysql_fetch_lengths(rows.get());
-    return template_row{number({row[0], sizes[0]}), number({row[1], sizes[1]}),
-                        std::string(row[2], sizes[2])};
+    const auto integer = [&](unsigned column) { return number({row[column], sizes[column]}); };
+    return template_row{integer(0), integer(1), integer(2), std::string(row[3], sizes[3])};
   }
 
   static std::int64_t number(std::string_view text) {

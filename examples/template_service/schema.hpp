@@ -12,9 +12,9 @@ namespace template_service {
 
 // A template is a sequence of sections, a section a sequence of fragments, and a fragment has a text
 // in English and perhaps one in German.
-inline constexpr std::uint32_t sections_per_template = 20;
+inline constexpr std::uint32_t sections_per_template = 30;
 inline constexpr std::uint32_t sections = 400;
-inline constexpr std::uint32_t fragments_per_section = 60;
+inline constexpr std::uint32_t fragments_per_section = 40;
 inline constexpr std::uint32_t fragments = 5000;
 
 /// Executes one statement of the SQL that SQLite and MariaDB have in common.
@@ -52,6 +52,7 @@ inline void create_tables(const execute_function& execute) {
   execute(
       "CREATE TABLE template_section (template_id INTEGER NOT NULL, position INTEGER NOT NULL, "
       "section_id INTEGER NOT NULL, PRIMARY KEY (template_id, position))");
+  execute("CREATE INDEX template_section_use ON template_section (section_id, template_id)");
   execute(
       "CREATE TABLE section_fragment (section_id INTEGER NOT NULL, position INTEGER NOT NULL, "
       "fragment_id INTEGER NOT NULL, PRIMARY KEY (section_id, position))");

@@ -30,7 +30,7 @@ class sqlite_connection {
     assemble_.bind(std::int64_t{key.id}, name(key.language));
     std::optional<template_row> row;
     if (assemble_.step()) {
-      row = {assemble_.integer(0), assemble_.integer(1), assemble_.text(2)};
+      row = {assemble_.integer(0), assemble_.integer(1), assemble_.integer(2), assemble_.text(3)};
     }
     assemble_.reset();
     return row;
@@ -38,7 +38,12 @@ class sqlite_connection {
 
  private:
   static constexpr const char* assemble_sql = R"(
-    SELECT version, count(*), group_concat(text, char(10)) FROM (
+    SELECT version, count(*),
+      (SELECT count(DISTINCT other.template_id) - 1 FROM template_section AS mine
+       JOIN template_section AS other ON other.section_id = mine.section_id
+       WHERE mine.template_id = ?1),
+      group_concat(text, char(10))
+    FROM (
       SELECT template.version, coalesce(translated.text, english.text) AS text
       FROM template
       JOIN template_section AS part ON part.template_id = template.id

@@ -27,6 +27,7 @@ struct store_unavailable : std::runtime_error {
 struct template_row {
   std::int64_t version = 0;
   std::int64_t fragments = 0;
+  std::int64_t relatives = 0;  // templates with which it shares a section
   std::string text;
 };
 
@@ -77,6 +78,7 @@ class store {
                                          {"locale", name(key.language)},
                                          {"version", row.version},
                                          {"fragments", row.fragments},
+                                         {"relatives", row.relatives},
                                          {"text", row.text}};
     return std::make_shared<const std::string>(details.dump());
   }
