@@ -88,8 +88,9 @@ class Stage:
 
     @contextlib.contextmanager
     def services(self, redis_port, coalesce):
-        started = [processes.Service(self.fleet, f"service-{n}", self.program, redis_port,
-                                     self.mariadb.port, coalesce, SERVICE_FLAGS)
+        flags = [f"--coalesce={coalesce}",
+                 *processes.flags_for(redis_port, self.mariadb.port), *SERVICE_FLAGS]
+        started = [processes.Service(self.fleet, f"service-{n}", self.program, flags)
                    for n in range(1, SERVICES + 1)]
         yield started
         for service in started:

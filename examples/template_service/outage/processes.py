@@ -151,18 +151,26 @@ class MariaDb:
         self._fleet = fleet
         self._socket = os.path.join(fleet.directory, "mariadb.sock")
         self.port = free_port()
-        data = os.path.join(fleet.directory, "mariadb")
+        self._data = os.path.join(fleet.directory, "mariadb")
         user = getpass.getuser()
         install = fleet.start("install", [
-            "mariadb-install-db", "--no-defaults", f"--user={user}", f"--datadir={data}",
+            "mariadb-install-db", "--no-defaults", f"--user={user}", f"--datadir={self._data}",
             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
         if install.wait() != 0:
             raise Failure(f"MariaDB cannot be installed: {fleet.log('install')[-500:]}")
         fleet.end(install)
+        self._niceness = niceness
+        self.start()
+        self.execute("CREATE DATABASE templates; "
+                     f"CREATE USER template_service@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'; "
+                     "GRANT ALL ON templates.* TO template_service@'127.0.0.1'")
+
+    def start(self):
+        user = getpass.getuser()
         schema = "--performance-schema"
-        process = fleet.start("mariadb", [
+        self._process = self._fleet.start("mariadb", [
             shutil.which("mariadbd", path=os.environ["PATH"] + ":/usr/sbin"), "--no-defaults",
-            f"--user={user}", f"--datadir={data}", f"--socket={self._socket}", f"--port={self.port}",
+            f"--user={user}", f"--datadir={self._data}", f"--socket={self._socket}", f"--port={self.port}",
             "--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-buffer-pool-size=128M",
             "--innodb-flush-log-at-trx-commit=2", schema,
             f"{schema}-max-sql-text-length=128", f"{schema}-max-digest-length=0",
@@ -173,11 +181,11 @@ class MariaDb:
             f"{schema}-consumer-events-stages-history-long=ON",
             f"{schema}-events-stages-history-long-size={self.HISTORY}",
             f"{schema}-instrument=stage/%=OFF", f"{schema}-instrument=stage/sql/Sending data=ON",
-        ], niceness)
-        wait_until(lambda: os.path.exists(self._socket), process, fleet)
-        self.execute("CREATE DATABASE templates; "
-                     f"CREATE USER template_service@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'; "
-                     "GRANT ALL ON templates.* TO template_service@'127.0.0.1'")
+        ], self._niceness)
+        wait_until(lambda: os.path.exists(self._socket), self._process, self._fleet)
+
+    def end(self):
+        self._fleet.end(self._process)
 
     def _start_client(self, *flags):
         return self._fleet.start(
@@ -199,13 +207,18 @@ class MariaDb:
         return self._start_client("--unbuffered")
 
 
+def flags_for(redis_port, mariadb_port):
+    """What connects the service to these servers."""
+    return ["--cache=redis", f"--redis-port={redis_port}", "--store=mariadb",
+            f"--mariadb-port={mariadb_port}", f"--mariadb-password={PASSWORD}"]
+
+
 class Service:
-    def __init__(self, fleet, name, program, redis_port, mariadb_port, coalesce, flags=()):
+    """A process of the service, at a port that it chooses itself."""
+
+    def __init__(self, fleet, name, program, flags=()):
         self._fleet = fleet
-        self.process = fleet.start(name, [
-            program, "--port=0", f"--coalesce={coalesce}", "--cache=redis",
-            f"--redis-port={redis_port}", "--store=mariadb", f"--mariadb-port={mariadb_port}",
-            f"--mariadb-password={PASSWORD}", *flags])
+        self.process = fleet.start(name, [program, "--port=0", *flags])
         wait_until(lambda: self._listening() is not None, self.process, fleet)
         self.url = f"http://127.0.0.1:{self._listening()['port']}"
 
