@@ -113,6 +113,7 @@ class ReadThrough(WithServers):
         one, other = self.start_service(), self.start_service(name="service-2")
         self.assertEqual(one.details(7).body, other.details(7).body)
         self.assertEqual(other.metrics()["template_store_queries_total"], 0)
+        self.assertNotEqual(other.details(7, "de").body, one.details(7, "en").body)
 
 
 class Coalescing(WithServers):
