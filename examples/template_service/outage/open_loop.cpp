@@ -80,19 +80,19 @@ struct request {
     void operator()(CURL* handle) const noexcept { curl_easy_cleanup(handle); }
   };
 
-  explicit request(long timeout_ms) : handle(curl_easy_init()) {
-    if (handle == nullptr) throw std::runtime_error("out of memory");
-    check(curl_easy_setopt(handle.get(), CURLOPT_PRIVATE, this));
-    check(curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L));
-    check(curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT_MS, timeout_ms));
-    check(curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, discard));
+  explicit request(long timeout_ms) : easy(curl_easy_init()) {
+    if (easy == nullptr) throw std::runtime_error("out of memory");
+    check(curl_easy_setopt(easy.get(), CURLOPT_PRIVATE, this));
+    check(curl_easy_setopt(easy.get(), CURLOPT_NOSIGNAL, 1L));
+    check(curl_easy_setopt(easy.get(), CURLOPT_TIMEOUT_MS, timeout_ms));
+    check(curl_easy_setopt(easy.get(), CURLOPT_WRITEFUNCTION, discard));
   }
 
   static std::size_t discard(const char*, std::size_t size, std::size_t count, void*) {
     return size * count;
   }
 
-  const std::unique_ptr<CURL, cleanup> handle;
+  const std::unique_ptr<CURL, cleanup> easy;
   clock::time_point due;
 };
 
@@ -143,8 +143,8 @@ class open_loop {
     const auto id = ids_(random_);
     const std::string url = chosen_.servers[id % chosen_.servers.size()] +
                             "/template-details?locale=de&id=" + std::to_string(id);
-    check(curl_easy_setopt(next.handle.get(), CURLOPT_URL, url.c_str()));
-    check(curl_multi_add_handle(multi_.get(), next.handle.get()));
+    check(curl_easy_setopt(next.easy.get(), CURLOPT_URL, url.c_str()));
+    check(curl_multi_add_handle(multi_.get(), next.easy.get()));
     ++running_;
   }
 

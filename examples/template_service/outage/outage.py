@@ -24,7 +24,7 @@ from processes import Failure
 SERVICES = 3
 CONNECTIONS = 8  # of each service, to the store
 TEMPLATES = 10_000
-SKEW = 2.3
+SKEW = 2.2
 UPDATE_EVERY = 30  # seconds, each template
 STORE_NICENESS = 10
 SERVICE_FLAGS = [
@@ -197,7 +197,7 @@ def write_results(stage, runs, results, docs):
     for run in runs:
         write_csv(os.path.join(results, f"{run.scenario}-coalesce-{run.coalesce}.csv"), run.rows)
     for scenario in SCENARIOS:
-        plots.draw(results, scenario, stage.timeline, SERVICES * CONNECTIONS)
+        plots.draw(results, scenario, stage.timeline)
     table = report.table(stage, runs)
     with open(os.path.join(results, "outage.md"), "w") as out:
         out.write(table)
@@ -230,8 +230,8 @@ def parse(arguments):
     parser = argparse.ArgumentParser(prog="./dev outage", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute instead of eight; the figures "
                         "mean little, the checks all they do")
-    parser.add_argument("--overload", type=float, default=1.7, metavar="FACTOR",
-                        help="requests for each query that the store can answer (default: 1.7)")
+    parser.add_argument("--overload", type=float, default=1.5, metavar="FACTOR",
+                        help="requests for each query that the store can answer (default: 1.5)")
     parser.add_argument("--docs", type=os.path.abspath, metavar="DIRECTORY", help="write outage.md and its pictures there")
     parser.add_argument("--programs", type=os.path.abspath, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=os.path.abspath, required=True, help=argparse.SUPPRESS)

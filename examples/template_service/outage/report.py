@@ -146,7 +146,7 @@ goes on.
 
 {table}
 * Latency counts from the moment at which a request was due, not from when it could be sent.
-* Queries, and how many run at once, are what MariaDB counts (`SHOW GLOBAL STATUS`, each second). That
+* Queries, and how many are running, are what MariaDB counts (`SHOW GLOBAL STATUS`, each second). That
   no two ran at once for the same key and process is seen in its performance schema, which has the
   start and the end of every query of the run, {queries:,} in all four.
 * The verdict compares p99 during the cut. Without coalescing: with {hurt} times the healthy one, unless
