@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#ifndef TEMPLATE_SERVICE_CACHE_HPP
+#define TEMPLATE_SERVICE_CACHE_HPP
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+
+#include "template.hpp"
+
+namespace template_service {
+
+struct cache_stats {
+  std::uint64_t hits = 0;
+  std::uint64_t misses = 0;
+  std::uint64_t unavailable = 0;  // lookups that the cache did not answer
+  bool up = true;
+};
+
+/// Keeps answers for a while. One that is down is an empty one: it fails no request.
+class cache {
+ public:
+  cache() = default;
+  cache(const cache&) = delete;
+  cache& operator=(const cache&) = delete;
+  virtual ~cache() = default;
+
+  /// Returns: null if there is none.
+  virtual details_json find(const template_key& key) = 0;
+  virtual void put(const template_key& key, const details_json& details,
+                   std::chrono::milliseconds lifetime) = 0;
+  [[nodiscard]] virtual cache_stats stats() const { return {.hits = hits_, .misses = misses_}; }
+
+ protected:
+  /// Returns: what was found, counted.
+  details_json counted(details_json found) noexcept {
+    ++(found == nullptr ? misses_ : hits_);
+    return found;
+  }
+
+ private:
+  std::atomic<std::uint64_t> hits_ = 0;
+  std::atomic<std::uint64_t> misses_ = 0;
+};
+
+}  // namespace template_service
+
+#endif  // TEMPLATE_SERVICE_CACHE_HPP

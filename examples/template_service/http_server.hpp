@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+#ifndef TEMPLATE_SERVICE_HTTP_SERVER_HPP
+#define TEMPLATE_SERVICE_HTTP_SERVER_HPP
+
+#include <httplib.h>
+
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <singleflight/call_error.hpp>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "log.hpp"
+#include "metrics.hpp"
+#include "settings.hpp"
+#include "store.hpp"
+#include "template.hpp"
+#include "template_reader.hpp"
+
+namespace template_service {
+
+/// A request that makes no sense; `what()` says why.
+struct bad_request : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+class http_server {
+ public:
+  http_server(const http_settings& how, template_reader& reader, metrics& figures)
+      : how_(how), reader_(reader), metrics_(figures) {
+    server_.new_task_queue = [threads = how.threads] { return new httplib::ThreadPool(threads); };
+    server_.set_tcp_nodelay(true);
+    server_.set_keep_alive_max_count(1'000'000);  // the clients decide when to leave
+    add_routes();
+  }
+
+  /// Listens, and serves from now on.
+  /// Returns: the port.
+  int start() {
+    int port = how_.port;
+    if (port == 0) {
+      port = server_.bind_to_any_port(how_.host);
+    } else if (!server_.bind_to_port(how_.host, port)) {
+      port = -1;
+    }
+    if (port < 0) {
+      throw std::runtime_error("cannot listen on " + how_.host + ':' + std::to_string(how_.port));
+    }
+    serving_ = std::thread([this] { server_.listen_after_bind(); });
+    return port;
+  }
+
+  /// Sends clients away, goes on for a while so that they can leave, and stops when every request has
+  /// been answered.
+  void drain() {
+    draining_ = true;
+    std::this_thread::sleep_for(how_.drain);
+    server_.stop();
+    serving_.join();
+  }
+
+ private:
+  void add_routes() {
+    server_.Get("/template-details",
+                [this](const httplib::Request& request, httplib::Response& response) {
+                  const auto start = std::chrono::steady_clock::now();
+                  answer_details(request, response);
+                  metrics_.count_request(response.status, std::chrono::steady_clock::now() - start);
+                });
+    server_.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) {
+      if (draining_) return fail(response, 503, "draining");
+      response.set_content(R"({"status":"ok"})", json_type);
+    });
+    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+      response.set_content(metrics_.text(), "text/plain; version=0.0.4");
+    });
+    server_.set_post_routing_handler([this](const httplib::Request&, httplib::Response& response) {
+      if (draining_) response.set_header("Connection", "close");
+    });
+    server_.set_error_handler([](const httplib::Request&, httplib::Response& response) {
+      if (response.body.empty()) fail(response, response.status, "there is nothing here");
+    });
+  }
+
+  void answer_details(const httplib::Request& request, httplib::Response& response) {
+    try {
+      const template_key key = parse(request);
+      const details_json details = reader_.get(key);
+      if (details == nullptr) return fail(response, 404, "no template " + std::to_string(key.id));
+      response.status = 200;
+      response.set_content(*details, json_type);
+    } catch (const bad_request& error) {
+      fail(response, 400, error.what());
+    } catch (const store_unavailable&) {  // the log has the reason, which is nobody else's business
+      fail_for_now(response, "the store cannot answer");
+    } catch (const singleflight::call_error&) {
+      fail_for_now(response, "the store takes too long");
+    } catch (const std::exception& error) {
+      log_error("request_failed", {{"reason", error.what()}});
+      fail(response, 500, "this should not have happened");
+    }
+  }
+
+  static template_key parse(const httplib::Request& request) {
+    const std::string id = request.get_param_value("id");
+    template_key key;
+    const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), key.id);
+    if (error != std::errc() || end != id.data() + id.size() || key.id == 0) {
+      throw bad_request("id must be a whole number from 1 to 4294967295");
+    }
+    if (!request.has_param("locale")) return key;
+    const std::string language = request.get_param_value("locale");
+    if (language != "en" && language != "de") throw bad_request("locale must be en or de");
+    key.language = language == "de" ? locale::de : locale::en;
+    return key;
+  }
+
+  static void fail(httplib::Response& response, int status, const std::string& reason) {
+    response.status = status;
+    response.set_content(nlohmann::json{{"error", reason}}.dump(), json_type);
+  }
+
+  static void fail_for_now(httplib::Response& response, const std::string& reason) {
+    response.set_header("Retry-After", "1");
+    fail(response, 503, reason);
+  }
+
+  static constexpr const char* json_type = "application/json";
+
+  const http_settings how_;
+  template_reader& reader_;
+  metrics& metrics_;
+  std::atomic<bool> draining_ = false;
+  httplib::Server server_;
+  std::thread serving_;
+};
+
+}  // namespace template_service
+
+#endif  // TEMPLATE_SERVICE_HTTP_SERVER_HPP

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+#ifndef TEMPLATE_SERVICE_MEMORY_CACHE_HPP
+#define TEMPLATE_SERVICE_MEMORY_CACHE_HPP
+
+#include <chrono>
+#include <mutex>
+#include <unordered_map>
+
+#include "cache.hpp"
+#include "template.hpp"
+
+namespace template_service {
+
+/// A cache of this process alone. It holds no more entries than there are templates and locales.
+class memory_cache final : public cache {
+ public:
+  details_json find(const template_key& key) override { return counted(fresh(key)); }
+
+  void put(const template_key& key, const details_json& details,
+           std::chrono::milliseconds lifetime) override {
+    const std::lock_guard lock(mutex_);
+    entries_.insert_or_assign(key, entry{details, clock::now() + lifetime});
+  }
+
+ private:
+  using clock = std::chrono::steady_clock;
+
+  struct entry {
+    details_json details;
+    clock::time_point expires;
+  };
+
+  details_json fresh(const template_key& key) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = entries_.find(key);
+    if (found == entries_.end() || found->second.expires <= clock::now()) return nullptr;
+    return found->second.details;
+  }
+
+  mutable std::mutex mutex_;
+  std::unordered_map<template_key, entry> entries_;  // guarded by mutex_
+};
+
+}  // namespace template_service
+
+#endif  // TEMPLATE_SERVICE_MEMORY_CACHE_HPP

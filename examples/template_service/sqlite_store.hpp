@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#ifndef TEMPLATE_SERVICE_SQLITE_STORE_HPP
+#define TEMPLATE_SERVICE_SQLITE_STORE_HPP
+
+#include <sqlite3.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "../stampede/sqlite.hpp"
+#include "connection_pool.hpp"
+#include "schema.hpp"
+#include "settings.hpp"
+#include "store.hpp"
+#include "template.hpp"
+
+namespace template_service {
+
+class sqlite_connection {
+ public:
+  explicit sqlite_connection(const std::string& uri)
+      : database_(uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI),
+        assemble_(database_, assemble_sql) {}
+
+  [[nodiscard]] static bool usable() noexcept { return true; }
+
+  std::optional<template_row> load(const template_key& key) {
+    assemble_.bind(std::int64_t{key.id}, name(key.language));
+    std::optional<template_row> row;
+    if (assemble_.step()) {
+      row = {assemble_.integer(0), assemble_.integer(1), assemble_.integer(2), assemble_.text(3)};
+    }
+    assemble_.reset();
+    return row;
+  }
+
+ private:
+  static constexpr const char* assemble_sql = R"(
+    SELECT version, count(*),
+      (SELECT count(DISTINCT other.template_id) - 1 FROM template_section AS mine
+       JOIN template_section AS other ON other.section_id = mine.section_id
+       WHERE mine.template_id = ?1),
+      group_concat(text, char(10))
+    FROM (
+      SELECT template.version, coalesce(translated.text, english.text) AS text
+      FROM template
+      JOIN template_section AS part ON part.template_id = template.id
+      JOIN section_fragment AS piece ON piece.section_id = part.section_id
+      JOIN fragment_text AS english
+        ON english.fragment_id = piece.fragment_id AND english.locale = 'en'
+      LEFT JOIN fragment_text AS translated
+        ON translated.fragment_id = piece.fragment_id AND translated.locale = ?2
+      WHERE template.id = ?1
+      ORDER BY part.position, piece.position)
+    GROUP BY version)";
+
+  stampede::sqlite::connection database_;
+  stampede::sqlite::statement assemble_;
+};
+
+/// The store that a service alone has: by default in memory, gone when the process ends.
+class sqlite_store final : public store {
+ public:
+  sqlite_store(const store_settings& access, std::uint32_t templates)
+      : owner_(access.sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI),
+        pool_(access.connections, access.patience,
+              [uri = access.sqlite] { return std::make_unique<sqlite_connection>(uri); }) {
+    if (is_new()) fill(templates);
+  }
+
+  void fill(std::uint32_t templates) override {
+    create_and_fill([&](const std::string& sql) { owner_.execute(sql.c_str()); }, templates);
+  }
+
+  [[nodiscard]] pool_stats connections() const override { return pool_.stats(); }
+
+ private:
+  std::optional<template_row> query(const template_key& key) override {
+    return pool_.with_connection([&](sqlite_connection& sqlite) { return sqlite.load(key); });
+  }
+
+  bool is_new() {
+    stampede::sqlite::statement tables(
+        owner_, "SELECT count(*) FROM sqlite_master WHERE name = 'fragment_text'");
+    return tables.step() && tables.integer(0) == 0;
+  }
+
+  stampede::sqlite::connection owner_;  // what is in memory lives as long as a connection to it
+  connection_pool<sqlite_connection> pool_;
+};
+
+}  // namespace template_service
+
+#endif  // TEMPLATE_SERVICE_SQLITE_STORE_HPP
