@@ -1,61 +1,51 @@
 // SPDX-License-Identifier: MIT
-// What C++ programmers write today, as they write it, to measure the library against.
+// What C++ programmers write today, each as its users write it, to measure the library against.
 #ifndef SINGLEFLIGHT_BENCH_ALTERNATIVES_HPP
 #define SINGLEFLIGHT_BENCH_ALTERNATIVES_HPP
 
-#include <exception>
-#include <future>
-#include <mutex>
-#include <unordered_map>
-#include <utility>
+#include <concepts>
+
+#include "alternatives/call_once.hpp"
+#include "alternatives/global_mutex.hpp"
+#include "alternatives/mutex_per_key.hpp"
+#include "alternatives/none.hpp"
+#include "alternatives/singleflight.hpp"
+#include "alternatives/textbook.hpp"
+#if defined(SINGLEFLIGHT_BENCH_HAS_TBB)
+#include "alternatives/tbb_accessor.hpp"
+#include "alternatives/tbb_future.hpp"
+#endif
 
 namespace bench {
 
-/// The order in which a textbook call ends.
-enum class ending {
-  publish_first,  // as it is found everywhere: callers in between get the ended call again
-  erase_first,    // mended
+/// What all of them do: `get` returns what a loader for `key` returned, this caller's or that of
+/// another who asks at the same time. None may hand out what was loaded before the caller came; the
+/// benchmarks check the key of each answer and count those that are old.
+template <class A, class Key, class Value>
+concept alternative = requires(A a, const Key& key, Value (*load)()) {
+  { a.get(key, load) } -> std::same_as<Value>;
+  { A::name } -> std::convertible_to<const char*>;
 };
 
-/// One mutex, one map of shared futures, one promise per call.
-template <class Key, class Value, ending Order>
-class textbook {
- public:
-  template <class Fn>
-  Value do_call(const Key& key, Fn&& fn) {
-    std::promise<Value> promise;
-    std::shared_future<Value> future;
-    {
-      std::unique_lock lock(mutex_);
-      auto [at, inserted] = calls_.try_emplace(key);
-      if (!inserted) {
-        future = at->second;
-        lock.unlock();
-        return future.get();
-      }
-      at->second = future = promise.get_future().share();
-    }
-    try {
-      Value value = std::forward<Fn>(fn)();
-      if constexpr (Order == ending::erase_first) erase(key);
-      promise.set_value(std::move(value));
-    } catch (...) {
-      if constexpr (Order == ending::erase_first) erase(key);
-      promise.set_exception(std::current_exception());
-    }
-    if constexpr (Order == ending::publish_first) erase(key);
-    return future.get();
+/// A list of alternatives, for a benchmark to run over.
+template <template <class, class> class... As>
+struct alternatives {
+  /// Calls `visit.operator()<A>()` for each alternative `A`, made for that key and value.
+  template <class Key, class Value, class Visit>
+  static void for_each(const Visit& visit) {
+    static_assert((alternative<As<Key, Value>, Key, Value> && ...));
+    (visit.template operator()<As<Key, Value>>(), ...);
   }
-
- private:
-  void erase(const Key& key) {
-    const std::lock_guard lock(mutex_);
-    calls_.erase(key);
-  }
-
-  std::mutex mutex_;
-  std::unordered_map<Key, std::shared_future<Value>> calls_;
 };
+
+#if defined(SINGLEFLIGHT_BENCH_HAS_TBB)
+using all_alternatives =
+    alternatives<none, global_mutex, mutex_per_key, textbook, textbook_mended, tbb_future,
+                 tbb_future_mended, tbb_accessor, call_once, singleflight>;
+#else
+using all_alternatives = alternatives<none, global_mutex, mutex_per_key, textbook, textbook_mended,
+                                      call_once, singleflight>;
+#endif
 
 }  // namespace bench
 

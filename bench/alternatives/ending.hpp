@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#ifndef SINGLEFLIGHT_BENCH_ALTERNATIVES_ENDING_HPP
+#define SINGLEFLIGHT_BENCH_ALTERNATIVES_ENDING_HPP
+
+#include <exception>
+#include <future>
+#include <utility>
+
+namespace bench {
+
+/// The order in which a call ends whose future is in a map.
+enum class ending {
+  publish_first,  // as it is found everywhere: callers in between get the ended call again
+  erase_first,    // mended
+};
+
+/// Runs the loader, publishes what it gives and erases the call from its map, in that order or the
+/// other.
+template <ending Order, class Value, class Fn, class Erase>
+void lead(std::promise<Value>& promise, Fn&& fn, const Erase& erase) {
+  try {
+    Value value = std::forward<Fn>(fn)();
+    if constexpr (Order == ending::erase_first) erase();
+    promise.set_value(std::move(value));
+  } catch (...) {
+    if constexpr (Order == ending::erase_first) erase();
+    promise.set_exception(std::current_exception());
+  }
+  if constexpr (Order == ending::publish_first) erase();
+}
+
+}  // namespace bench
+
+#endif  // SINGLEFLIGHT_BENCH_ALTERNATIVES_ENDING_HPP

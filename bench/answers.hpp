@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+// Whether an answer is right, and whether it is fresh.
+#ifndef SINGLEFLIGHT_BENCH_ANSWERS_HPP
+#define SINGLEFLIGHT_BENCH_ANSWERS_HPP
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "waits.hpp"
+
+namespace bench {
+
+/// What a loader gives: for which key, and the how manieth load of that key it was.
+struct answer {
+  std::uint64_t key;
+  std::uint64_t number;
+};
+
+/// What became of requests.
+struct tally {
+  std::uint64_t requests = 0, fresh = 0, wrong = 0, loads = 0;
+  waits waited;
+
+  tally& operator+=(const tally& other) {
+    requests += other.requests;
+    fresh += other.fresh;
+    wrong += other.wrong;
+    loads += other.loads;
+    waited += other.waited;
+    return *this;
+  }
+};
+
+/// Asks for keys and judges the answers.
+///
+/// An answer is stale if a caller had already returned with it, or with a later one of its key,
+/// before the caller that got it asked. Stale answers cost nothing to give, so what counts is how
+/// many fresh ones there are.
+class judge {
+ public:
+  explicit judge(std::size_t keys) : histories_(keys) {}
+
+  /// One request for a key below the number of keys, whose wait counts from `since`; `load()` is
+  /// what the loader does. Tallies are for one thread each.
+  template <class A, class Load>
+  void ask(A& coalescer, std::uint64_t key, std::chrono::steady_clock::time_point since,
+           const Load& load, tally& mine) {
+    history& past = histories_[static_cast<std::size_t>(key)];
+    const std::uint64_t returned_before = past.returned.load();
+    const answer got = coalescer.get(key, [&] {
+      ++mine.loads;
+      load();
+      return answer{key, ++past.loads};
+    });
+    mine.waited.add(std::chrono::steady_clock::now() - since);
+    raise(past.returned, got.number);
+    ++mine.requests;
+    if (got.key != key) ++mine.wrong;
+    if (got.number > returned_before) ++mine.fresh;
+  }
+
+ private:
+  struct alignas(64) history {
+    std::atomic<std::uint64_t> loads{0};
+    std::atomic<std::uint64_t> returned{0};  // the highest number that a caller came back with
+  };
+
+  static void raise(std::atomic<std::uint64_t>& highest, std::uint64_t value) {
+    std::uint64_t seen = highest.load();
+    while (seen < value && !highest.compare_exchange_weak(seen, value)) {
+    }
+  }
+
+  std::vector<history> histories_;
+};
+
+/// Reports what became of all requests within a time.
+inline void report(benchmark::State& state, const std::vector<tally>& tallies,
+                   std::chrono::duration<double> time) {
+  tally sum;
+  for (const tally& each : tallies) sum += each;
+  if (sum.wrong > 0) state.SkipWithError("wrong answers");
+  const auto requests = static_cast<double>(sum.requests);
+  const auto fresh = static_cast<double>(sum.fresh);
+  const auto loads = static_cast<double>(sum.loads);
+  state.SetIterationTime(time.count());
+  state.counters["requests/s"] = requests / time.count();
+  state.counters["fresh/s"] = fresh / time.count();
+  state.counters["stale%"] = 100 * (requests - fresh) / std::max(requests, 1.0);
+  state.counters["loads/s"] = loads / time.count();
+  state.counters["dedup"] = fresh / std::max(loads, 1.0);
+  state.counters["p50_us"] = sum.waited.quantile(0.5);
+  state.counters["p99_us"] = sum.waited.quantile(0.99);
+}
+
+}  // namespace bench
+
+#endif  // SINGLEFLIGHT_BENCH_ANSWERS_HPP
