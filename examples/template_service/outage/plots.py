@@ -62,8 +62,8 @@ def draw(results, scenario, timeline):
     most_answers = 1.15 * max(max(column["requests"]) for column in columns)
     most_queries = 1.15 * max(max(column["store_queries"] + column["joined"]) for column in columns)
     panels = "".join(
-        PANELS.format(labels=labels(name, "" if column else TITLES[scenario]), data=data, most_answers=most_answers,
-                      most_queries=most_queries,
+        PANELS.format(labels=labels(name, "" if column else TITLES[scenario]), data=data,
+                      most_answers=most_answers, most_queries=most_queries,
                       answers="" if column else "answers/s",
                       latency="" if column else "latency, ms", load="" if column else "the store")
         for column, (name, data) in enumerate(files.items()))

@@ -2,6 +2,7 @@
 """The processes of the experiment: started in a directory of their own, on loopback and on free ports,
 and ended by id on every path."""
 
+import contextlib
 import ctypes
 import getpass
 import json
@@ -27,14 +28,28 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def _die_with_parent():
-    """If this program is killed, the kernel ends what it has started."""
+INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM}
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """An interruption waits until the block has ended: none falls between a process and its record."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare():
+    """Runs in each new process. If this program is killed, the kernel ends what it has started."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 class Fleet:
-    """All processes that were started; leaving the `with` block ends them."""
+    """All processes that were started; leaving the `with` block ends them, and fails if any is left."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -44,21 +59,25 @@ class Fleet:
         return self
 
     def __exit__(self, *_):
-        for process in reversed(self._running):
-            self.end(process)
+        with uninterrupted():
+            for process in self._running[::-1]:  # end() takes it out
+                self.end(process)
+        left = self.left_behind()
+        if left:
+            raise Failure(f"processes were left behind: {left}")
 
     def start(self, name, command, niceness=0, executable=None, **options):
         """Starts a process in a session of its own: a Ctrl-C reaches this program alone, which ends
         the others in order."""
-        with open(os.path.join(self.directory, name + ".log"), "ab") as log:
+        with uninterrupted(), open(os.path.join(self.directory, name + ".log"), "ab") as log:
             options.setdefault("stdout", log)
             process = subprocess.Popen(
                 ["nice", "-n", str(niceness)] + command if niceness else command,
                 stderr=log, executable=executable, cwd=self.directory, start_new_session=True,
-                preexec_fn=_die_with_parent, env={**os.environ, MARK: self.directory}, **options)
-        process.name = name
-        self._running.append(process)
-        return process
+                preexec_fn=_prepare, env={**os.environ, MARK: self.directory}, **options)
+            process.name = name
+            self._running.append(process)
+            return process
 
     def end(self, process):
         if process not in self._running:
@@ -98,7 +117,7 @@ def wait_until(ready, process, fleet):
     end = time.monotonic() + PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
-            raise Failure(f"{process.name} does not start: {fleet.log(process.name)[-500:]}")
+            raise Failure(f"{process.name} does not start; {process.name}.log says why")
         time.sleep(0.05)
 
 
@@ -157,7 +176,7 @@ class MariaDb:
             "mariadb-install-db", "--no-defaults", f"--user={user}", f"--datadir={self._data}",
             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
         if install.wait() != 0:
-            raise Failure(f"MariaDB cannot be installed: {fleet.log('install')[-500:]}")
+            raise Failure("MariaDB cannot be installed; install.log says why")
         fleet.end(install)
         self._niceness = niceness
         self.start()
@@ -199,7 +218,7 @@ class MariaDb:
         rows, _ = client.communicate(sql)
         self._fleet.end(client)
         if client.returncode != 0:
-            raise Failure(f"MariaDB refuses: {self._fleet.log('sql')[-500:]}")
+            raise Failure("MariaDB refuses; sql.log says why")
         return [line.split("\t") for line in rows.splitlines()]
 
     def open_client(self):
@@ -239,5 +258,5 @@ def fill_store(fleet, program, mariadb, templates):
         program, "--store=mariadb", f"--mariadb-port={mariadb.port}",
         f"--mariadb-password={PASSWORD}", "--fill", f"--templates={templates}"])
     if filling.wait() != 0:
-        raise Failure(f"the store cannot be filled: {fleet.log('fill')[-500:]}")
+        raise Failure("the store cannot be filled; fill.log says why")
     fleet.end(filling)

@@ -68,6 +68,8 @@ def milliseconds(value):
 def column(run, timeline):
     """The figures of a run, each with its name."""
     during = requests_in(run, timeline, "cut")
+    failed_then = sum(status != 200 for _, status, _ in during)
+    failed = sum(status != 200 for _, status, _ in run.requests)
     begin, end = phase(run, timeline, "cut")
     before, after = run.samples[begin], run.samples[end]
     seconds = after[0] - before[0]
@@ -80,8 +82,7 @@ def column(run, timeline):
         "requests during the cut": f"{len(during):,}",
         "… answered 503": f"{sum(status == 503 for _, status, _ in during):,}",
         "… not answered": f"{sum(status not in (200, 503) for _, status, _ in during):,}",
-        "failed before and after":
-            f"{sum(status != 200 for _, status, _ in run.requests) - sum(status != 200 for _, status, _ in during):,}",
+        "failed before and after": f"{failed - failed_then:,}",
         "p99 healthy": milliseconds(p99(run, timeline, "healthy")),
         "p50 during the cut": milliseconds(measure.percentile([r[2] for r in during], 0.5)),
         "p99 during the cut": milliseconds(p99(run, timeline, "cut")),
