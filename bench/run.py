@@ -38,7 +38,7 @@ def arguments():
     args = parser.parse_args()
     if args.docs and args.filter != ".":
         parser.error("--docs wants all figures, without --filter")
-    args.rounds, args.seconds = (1, 0) if args.once else (2, 0.01) if args.quick else (10, 0.08)
+    args.rounds, args.seconds = (1, 0) if args.once else (2, 0.01) if args.quick else (10, 0.05)
     return args
 
 

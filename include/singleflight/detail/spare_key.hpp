@@ -34,16 +34,14 @@ class spare_key<std::basic_string<Char, Traits>> {
   /// Throws: `std::bad_alloc` where the spare buffer is too small.
   template <class K>
   [[nodiscard]] string make(K&& key) {
-    if constexpr (std::same_as<std::remove_cv_t<K>, string>) {
-      return string(std::forward<K>(key));  // it is given away, buffer and all
-    } else if constexpr (is_characters<std::remove_cvref_t<K>>) {
-      if (key.size() > spare_.capacity()) return string(key);
-      string made = std::move(spare_);
-      made.assign(key);
-      return made;
-    } else {
-      return string(std::forward<K>(key));
+    if constexpr (is_copied<K>) {
+      if (key.size() <= spare_.capacity()) {
+        string made = std::move(spare_);
+        made.assign(key);
+        return made;
+      }
     }
+    return string(std::forward<K>(key));
   }
 
   void keep(string& key) noexcept {
@@ -51,9 +49,12 @@ class spare_key<std::basic_string<Char, Traits>> {
   }
 
  private:
+  /// Whether `K` is characters to copy, and no string that is given away, buffer and all.
   template <class K>
-  static constexpr bool is_characters =
-      std::same_as<K, string> || std::same_as<K, std::basic_string_view<Char, Traits>>;
+  static constexpr bool is_copied =
+      !std::same_as<K, string> &&
+      (std::same_as<std::remove_cvref_t<K>, string> ||
+       std::same_as<std::remove_cvref_t<K>, std::basic_string_view<Char, Traits>>);
 
   static constexpr std::size_t most = 1024 / sizeof(Char);  // one huge key must not stay for ever
 
