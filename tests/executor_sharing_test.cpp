@@ -183,7 +183,7 @@ TEST(AccountsOfExecutors, CountTheFirstCallerOfDoCallOnAndJoinersByDoAsyncAsWait
   support::task_queue queue;
   support::threads first;
   first.start([&] { EXPECT_EQ(*g.do_call_on("key", queue, {}, [] { return 42; }), 42); });
-  support::await_followers(g, 1);
+  support::await([&] { return queue.size() == 1; }, "the first caller, who waits before it queues");
   const auto joined = g.do_async("key", queue, [] { return 0; });
   EXPECT_EQ(g.stats().waiting, 2U);
   EXPECT_EQ(g.stats().in_flight, 1U);
@@ -239,7 +239,8 @@ class full_call {
   explicit full_call(group_options::full_policy when_full)
       : g({.max_waiters = 1, .when_full = when_full}) {
     first_.start([this] { EXPECT_EQ(*g.do_call_on("key", queue, {}, [] { return 42; }), 42); });
-    support::await_followers(g, 1);
+    support::await([&] { return queue.size() == 1; },
+                   "the first caller, who waits before it queues");
     follower_ = g.do_async("key", queue, [] { return 0; });
     EXPECT_EQ(g.stats().joined, 1U);
   }
