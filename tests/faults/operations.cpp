@@ -78,8 +78,7 @@ struct string_calls {
                     longer = std::string(64, 'c');
 
   void call(const std::string& k) {
-    EXPECT_EQ(*g.do_call(k, [this] { return static_cast<int>(g.stats().led); }),
-              static_cast<int>(g.stats().led));
+    EXPECT_EQ(*g.do_call(k, [] { return 42; }), 42);
   }
 };
 
