@@ -4,19 +4,17 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
-#include <cstdlib>
 #include <functional>
-#include <new>
 #include <singleflight/group.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "replaced_new.hpp"
 #include "support.hpp"
 
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
@@ -33,63 +31,6 @@ thread_local counts of_this_thread;
 
 }  // namespace
 
-#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
-
-namespace {
-
-void* allocate(std::size_t size, std::size_t alignment) noexcept {
-  ++of_this_thread.allocations;
-  size = std::max(size, std::size_t{1});
-  if (alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__) return std::malloc(size);
-  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-void* allocate_or_throw(std::size_t size, std::size_t alignment) {
-  if (void* p = allocate(size, alignment)) return p;
-  throw std::bad_alloc();
-}
-
-#if defined(__GNUC__)
-[[gnu::noinline]]  // else gcc 12 inlines half of a pair and warns that new is freed by free
-#endif
-void release(void* p) noexcept {
-  std::free(p);
-}
-
-}  // namespace
-
-// The forms that are not here call one of these.
-void* operator new(std::size_t n) { return allocate_or_throw(n, 1); }
-void* operator new(std::size_t n, std::align_val_t a) {
-  return allocate_or_throw(n, static_cast<std::size_t>(a));
-}
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, 1); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
-  return allocate(n, static_cast<std::size_t>(a));
-}
-void* operator new[](std::size_t n) { return allocate_or_throw(n, 1); }
-void* operator new[](std::size_t n, std::align_val_t a) {
-  return allocate_or_throw(n, static_cast<std::size_t>(a));
-}
-void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, 1); }
-void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
-  return allocate(n, static_cast<std::size_t>(a));
-}
-void operator delete(void* p) noexcept { release(p); }
-void operator delete(void* p, std::size_t) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
-void operator delete[](void* p) noexcept { release(p); }
-void operator delete[](void* p, std::size_t) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
-
-#endif
-
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 extern "C" int __real_pthread_mutex_lock(pthread_mutex_t*);
 extern "C" int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
@@ -105,6 +46,10 @@ using singleflight::group;
 // What this thread spends on `action()`.
 template <class Action>
 counts cost_of(const Action& action) {
+  support::grants_allocation = []() noexcept {
+    ++of_this_thread.allocations;
+    return true;
+  };
   const counts before = of_this_thread;
   action();
   return {of_this_thread.allocations - before.allocations, of_this_thread.locks - before.locks};

@@ -220,6 +220,13 @@ TEST(Value, IsTakenOutOfAResultInEveryForm) {
   EXPECT_EQ(std::move(r).value(), "value");
 }
 
+TEST(Value, IsReplacedWhenItsResultIsAssignedTo) {
+  group<int, std::string> g;
+  auto r = g.do_call(0, [] { return std::string("first"); });
+  r = g.do_call(0, [] { return std::string("second"); });
+  EXPECT_EQ(*r, "second");
+}
+
 TEST(Value, IsConvertedFromWhatTheLoaderReturns) {
   group<int, std::string> g;
   const std::string value = g.do_call(0, [] { return "characters"; });
