@@ -40,6 +40,10 @@ void two_by_two(world& w) {
   for (int i = 0; i < 2; ++i) caller_of(w, {0, 0});
 }
 
+void pair(world& w) {
+  for (int i = 0; i < 2; ++i) caller_of(w, {0});
+}
+
 void three_callers(world& w) {
   for (int i = 0; i < 3; ++i) caller_of(w, {0});
 }
@@ -114,6 +118,13 @@ void deadline_and_stop(world& w) {
 }
 
 void executor_and_destructor(world& w) {
+  w.caller([&w] { w.call_on_executor(0); });
+  caller_of(w, {0});
+  w.worker();
+  w.caller([&w] { w.destroy_after({0, 1}); });
+}
+
+void async_and_destructor(world& w) {
   w.caller([&w] { w.async(0); });
   caller_of(w, {0});
   w.worker();
@@ -189,6 +200,7 @@ void four_by_two_forget_and_stop(world& w) {
 }
 
 const std::array table{
+    scenario{"pair", "2 threads, 1 call each, 1 key", all, all, one_shard, pair},
     scenario{"two_by_two", "2 threads, 2 calls each, 1 key", all, all, one_shard, two_by_two},
     scenario{"three_callers", "3 threads, 1 call each, 1 key", all, all, one_shard, three_callers},
     scenario{"forget", "3 threads, 1 call each, and forget", all, all, one_shard,
@@ -212,11 +224,13 @@ const std::array table{
     scenario{"deadline_and_stop", "a follower with both, time and stop", all, all, one_shard,
              deadline_and_stop},
     scenario{"executor", "executor caller, follower", all, all, one_shard, executor_shared},
-    scenario{"executor_destroyed", "do_async, follower, destructor of the group", all, all,
-             one_shard, executor_and_destructor},
-    scenario{"executor_left", "executor caller stopped, destructor of the group", all, all,
-             one_shard, executor_left_then_destroyed},
-    scenario{"executor_drops", "executor drops a task for two callers", all, all, one_shard,
+    scenario{"executor_destroyed", "the same, then the group's destructor", all, all, one_shard,
+             executor_and_destructor},
+    scenario{"async_destroyed", "do_async, follower, then the group's destructor", 4, 2, one_shard,
+             async_and_destructor},
+    scenario{"executor_left", "executor caller stopped, then the destructor", 3, 2, one_shard,
+             executor_left_then_destroyed},
+    scenario{"executor_drops", "executor drops a task for two callers", 4, 3, one_shard,
              executor_drops},
     scenario{"circle", "2 keys crossed", all, all, two_shards, circle_of_two},
     scenario{"circle_of_three", "3 keys in a circle", all, all, two_shards, circle_of_three},

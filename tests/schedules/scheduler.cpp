@@ -174,6 +174,7 @@ void scheduler::release(pthread_mutex_t& mutex) {
 
 bool scheduler::wait(const void* condition, pthread_mutex_t& mutex, clock::time_point until) {
   thread& me = self();
+  sees_->before_sleeping();
   release(mutex);
   touch({.writes = objects::others});
   me.asleep_on = condition;
@@ -189,6 +190,7 @@ bool scheduler::wait(const void* condition, pthread_mutex_t& mutex, clock::time_
 
 bool scheduler::futex_wait(const void* word, bool as_expected, clock::time_point until) {
   if (!as_expected) return true;
+  sees_->before_sleeping();
   thread& me = self();
   me.asleep_on = word;
   me.until = until;

@@ -35,6 +35,9 @@ class observer {
   /// scheduler noticing.
   [[nodiscard]] virtual footprint outside_critical_sections() = 0;
 
+  /// The thread that runs is about to sleep.
+  virtual void before_sleeping() = 0;
+
   /// The thread that runs is about to make a future ready.
   virtual void before_publishing() = 0;
 };
@@ -74,6 +77,11 @@ class scheduler {
 
   [[nodiscard]] int current() const noexcept { return current_; }
   [[nodiscard]] const schedule& choices() const noexcept { return choices_; }
+
+  /// Whether that thread holds a known mutex.
+  [[nodiscard]] bool in_critical_section(int which) const noexcept {
+    return threads_[static_cast<std::size_t>(which)].holds != 0;
+  }
 
   /// A scheduling point of its own.
   void point(const char* where);

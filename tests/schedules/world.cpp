@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <initializer_list>
 #include <type_traits>
 #include <utility>
@@ -29,6 +30,12 @@ constexpr std::array<const char*, 2> shard_names{"shard 0", "shard 1"};
 
 }  // namespace
 
+void rule_broken(const char* rule) {
+  if (scheduler* const s = scheduler::active()) s->fail(rule);
+  std::puts(rule);
+  std::abort();
+}
+
 world::world(scheduler& threads, const plan& p)
     : threads_(threads), plan_(p), group_(std::make_unique<group_type>(p.options, p.hash)) {
   shards_ = shards_of(*group_).get();
@@ -51,7 +58,6 @@ void world::caller(std::function<void()> body) {
   threads_.add([this, number, body = std::move(body)] {
     body();
     back_ |= only(number);
-    threads_.touch({.adds = objects::others});
   });
 }
 
@@ -201,9 +207,9 @@ void world::stop(std::stop_source& source) {
 void world::destroy_after(std::initializer_list<int> callers) {
   thread_set needed = 0;
   for (const int c : callers) needed |= only(c);
-  destroyer_ = threads_.current();
   threads_.await([this, needed] { return (needed & ~back_) == 0; });
-  threads_.touch({.writes = objects::everything});
+  threads_.touch({.writes = objects::others});
+  destroyer_ = threads_.current();
   group_.reset();
   shards_ = nullptr;
   threads_.point("after the group has gone");
@@ -220,6 +226,8 @@ value world::load(entry& e, const std::stop_token* token) {
            "a loader that nobody wants any more is not told to stop");
   }
   say(e, "loads");
+  bool& loading = loading_[static_cast<std::size_t>(threads_.current())];
+  loading = true;
   threads_.point("in the loader");
   if (e.manner.inside) e.manner.inside();
   expect(token == nullptr || !token->stop_requested() || c.abandoned,
@@ -232,19 +240,29 @@ value world::load(entry& e, const std::stop_token* token) {
 // --- What no hook sees ---------------------------------------------------------------------------
 
 /// A thread that leads a call has nothing but its own before it publishes, and one that follows
-/// looks at the future. Stop tokens are for those that have one.
+/// looks at the future. Stop tokens are for those that have one. Tasks have owners on several
+/// threads, of whom the last to go matters; who waits for one has let go of it.
 footprint world::outside_critical_sections() {
   if (destroyer_ == threads_.current()) return {.writes = objects::everything};
-  if ((workers_ & only(threads_.current())) != 0) return {.writes = objects::others};
+  if ((workers_ & only(threads_.current())) != 0) {
+    return loading_[static_cast<std::size_t>(threads_.current())]
+               ? footprint()
+               : footprint{.writes = objects::others};
+  }
   const entry* const e = here();
   if (e == nullptr) return {};
   footprint f;
   if (e->joined != nothing) f.reads |= objects::futures_of(number(e->joined).thread);
   if (e->on_executor) f.reads |= objects::futures_of(e->thread);
+  if (e->on_executor && !e->has_slept) f.writes |= objects::others;
   const bool may_use_token =
       e->what == action::stop || e->manner.options.has_value() || e->manner.loader_takes_token;
   if (may_use_token && !stop_sources_.empty()) f.writes |= objects::stop_states;
   return f;
+}
+
+void world::before_sleeping() {
+  if (entry* const e = here()) e->has_slept = true;
 }
 
 void world::before_publishing() {
@@ -313,6 +331,7 @@ void world::notice_change(entry& owner) {
   if (!c.ended) return;
   known.running = nullptr;
   ended_[static_cast<std::size_t>(threads_.current())] = owner.thread;
+  loading_[static_cast<std::size_t>(threads_.current())] = false;
 }
 
 void world::notice_unlisting(entry& owner, const call_type& c) {
@@ -382,17 +401,26 @@ void world::refused(entry& e, const std::error_code& why) {
 /// Whether the caller would wait for a call whose leader waits, through others or not, for the
 /// caller's thread. If so, none of them can go on, so that it does not matter when one looks.
 bool world::in_a_circle(const entry& e) {
-  for (const entry* c : calls_) {
-    if (c->on != e.on || c->call.running == nullptr) continue;
-    int at = c->thread;
-    for (std::size_t i = 0; i < max_threads; ++i) {
-      if (at == e.thread) return true;
-      const entry* const inner = here_[static_cast<std::size_t>(at)];
-      if (inner == nullptr || inner->joined == nothing) break;
-      at = number(inner->joined).thread;
-    }
+  const entry* call = running_call_for(e.on);
+  for (std::size_t i = 0; call != nullptr && i < max_threads; ++i) {
+    if (call->thread == e.thread) return true;
+    call = awaited_by(call->thread);
   }
   return false;
+}
+
+const world::entry* world::running_call_for(key k) const {
+  const auto runs = [k](const entry* c) { return c->on == k && c->call.running != nullptr; };
+  const auto found = std::find_if(calls_.begin(), calls_.end(), runs);
+  return found == calls_.end() ? nullptr : *found;
+}
+
+/// Returns: the call that this thread waits for or is just about to join, or null.
+const world::entry* world::awaited_by(int thread) const {
+  const entry* const inner = here_[static_cast<std::size_t>(thread)];
+  if (inner == nullptr || inner->call.begun) return nullptr;
+  if (inner->joined != nothing) return &entries_[static_cast<std::size_t>(inner->joined)];
+  return threads_.in_critical_section(thread) ? running_call_for(inner->on) : nullptr;
 }
 
 // --- The end -------------------------------------------------------------------------------------

@@ -14,13 +14,20 @@
 #include <limits>
 #include <memory>
 #include <optional>
-#include <singleflight/group.hpp>
 #include <stop_token>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include "scheduler.hpp"
+
+namespace schedules {
+/// A precondition of the library does not hold.
+[[noreturn]] void rule_broken(const char* rule);
+}  // namespace schedules
+#define SINGLEFLIGHT_ASSERT(condition, rule) \
+  ((condition) ? static_cast<void>(0) : schedules::rule_broken(rule))
+#include <singleflight/group.hpp>
 
 namespace schedules {
 
@@ -152,6 +159,7 @@ class world : public observer {
     int thread = nothing;
     how manner;
     bool on_executor = false;
+    bool has_slept = false;
     entry* outer = nullptr;  // whose loader made this one
     std::uint64_t entered = 0;
     int joined = nothing;    // the call that it has joined last
@@ -208,6 +216,7 @@ class world : public observer {
   void before_unlock(const void* mutex) override;
   [[nodiscard]] footprint outside_critical_sections() override;
   void before_publishing() override;
+  void before_sleeping() override;
   void notice_calls(const shard_type& home);
   void notice_change(entry& owner);
   void notice_unlisting(entry& owner, const call_type& c);
@@ -218,6 +227,8 @@ class world : public observer {
   void refused(entry& e, const std::error_code& why);
   void answered(entry& e, int of);
   [[nodiscard]] bool in_a_circle(const entry& e);
+  [[nodiscard]] const entry* running_call_for(key k) const;
+  [[nodiscard]] const entry* awaited_by(int thread) const;
   void judge_accounts();
   void judge_futures();
   [[nodiscard]] std::uint64_t fingerprint() const;
@@ -246,8 +257,9 @@ class world : public observer {
   std::vector<std::function<void()>> tasks_;
   bool drops_ = false;
   thread_set workers_ = 0;
-  int destroyer_ = nothing;               // the thread that destroys the group
-  std::array<int, max_threads> ended_{};  // whose call each thread has ended last
+  int destroyer_ = nothing;                  // the thread that destroys the group
+  std::array<bool, max_threads> loading_{};  // whether each thread runs a loader, its own or not
+  std::array<int, max_threads> ended_{};     // whose call each thread has ended last
   std::deque<std::stop_source> stop_sources_;
   std::vector<std::pair<entry*, std::shared_future<value>>> futures_;
 };
