@@ -75,6 +75,7 @@ void every_loader_throws_twice_tried(world& w) {
 void two_keys_of_one_bucket(world& w) {
   caller_of(w, {0, 1});
   caller_of(w, {1, 0});
+  caller_of(w, {0});
 }
 
 /// Two callers that can leave; who is stopped, and when, is for a third to say.
@@ -211,7 +212,7 @@ const std::array table{
              the_loader_throws},
     scenario{"attempts", "3 callers that try twice, all loaders throw", all, all, one_shard,
              every_loader_throws_twice_tried},
-    scenario{"bucket", "2 threads, 2 keys in one bucket", all, all, one_bucket,
+    scenario{"bucket", "3 threads, 2 keys in one bucket", all, all, one_bucket,
              two_keys_of_one_bucket},
     scenario{"stop_one", "2 callers that can leave, one is stopped", all, all, one_shard,
              one_of_two_is_stopped},

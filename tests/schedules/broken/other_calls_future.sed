@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Gives a follower the first future that it finds.
+# Gives a follower the future of the first call of the bucket.
 # file: detail/call_map.hpp
 # scenario: bucket
 # oracle: a caller has the result of a call that it neither led nor joined
-s/return \{c.shared->future, handle\};/for (call_type* any = buckets_[c.hash >> shift_]; any != nullptr; any = any->next) {\n      if (any->shared) return {any->shared->future, handle};\n    }\n    return {c.shared->future, handle};/
+s/return \{c.shared->future, handle\};/call_type\& any = *buckets_[c.hash >> shift_];\n    if (!any.shared) any.shared.emplace();\n    return {any.shared->future, handle};/
