@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: MIT
+# file: detail/wait_graph.hpp
+# scenario: circle
+# oracle: nobody can go on, and not all have come back
+s/if \(at == edge.waiter\) return false;/if (at == edge.waiter) break;/

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+# Never lets go of what a loader has thrown.
+# file: detail/lead.hpp
+# scenario: throw
+# oracle: there are exceptions left
+s/(own.shared->promise.set_exception\()/static_cast<void>(new std::exception_ptr(why));\n  \1/

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+# Looks for a call, and lists its own under another lock.
+# file: group.hpp
+# scenario: three_callers
+# oracle: two calls are listed for one key
+s/(begin\(home, own, running, 1, me\);)/home.mutex.unlock(); home.mutex.lock(); \1/

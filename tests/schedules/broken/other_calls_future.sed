@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+# Gives a follower the future of the first call of the bucket.
+# file: detail/call_map.hpp
+# scenario: bucket
+# oracle: a caller has the result of a call that it neither led nor joined
+s/return \{c.shared->future, handle\};/call_type\& any = *buckets_[c.hash >> shift_];\n    if (!any.shared) any.shared.emplace();\n    return {any.shared->future, handle};/

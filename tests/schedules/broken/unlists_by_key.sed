@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+# Unlists whatever call its key has, as `map.erase(key)` does.
+# file: detail/call_map.hpp
+# scenario: forget
+# oracle: a call was unlisted that nobody may unlist
+s/if \(c.listed\(\)\) unlist\(c\);\n    c.ended/if (call_type* any = buckets_[c.hash >> shift_]) unlist(*any);\n    c.ended/

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// Threads without a kernel: stacks that take turns on the one thread of the process.
+#ifndef SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP
+#define SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP
+
+#include <boost/context/fiber.hpp>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+namespace schedules {
+
+/// What the C++ runtime keeps for each thread of the exceptions it handles: `__cxa_eh_globals` of
+/// the Itanium C++ ABI.
+struct exception_state {
+  void* caught = nullptr;
+  unsigned int uncaught = 0;
+};
+
+/// Fibers that live as long as the process, since to make a stack costs more than a whole execution.
+/// A switch swaps what belongs to a thread: its stack, the exceptions that it handles, and the
+/// thread-local word of the code under test.
+class fibers {
+ public:
+  /// Makes `count` fibers, each of which runs `loop` with its number, and never returns.
+  fibers(std::size_t count, void (*loop)(std::size_t));
+  fibers(const fibers&) = delete;
+  fibers& operator=(const fibers&) = delete;
+
+  /// The number of whoever made the fibers, as one to switch to.
+  [[nodiscard]] std::size_t maker() const noexcept { return contexts_.size() - 1; }
+
+  /// Leaves the fiber that runs for another. Returns when somebody switches back.
+  void switch_to(std::size_t to);
+
+  /// To be called first thing in `loop`.
+  void arrive() noexcept;
+
+  /// Names a thread-local word of the code under test, one for each fiber from now on.
+  void keep(std::size_t& word) noexcept { word_ = &word; }
+
+ private:
+  struct context {
+    boost::context::fiber parked;
+    exception_state exceptions;
+    std::size_t word = 0;
+    const void* stack = nullptr;  // its lowest address, for AddressSanitizer
+    std::size_t size = 0;
+    void* fake_stack = nullptr;
+  };
+
+  std::vector<context> contexts_;  // the last is the maker's
+  std::size_t current_;
+  std::size_t* word_ = nullptr;
+};
+
+}  // namespace schedules
+
+#endif  // SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+#include "scenarios.hpp"
+
+#include <array>
+#include <vector>
+
+namespace schedules {
+namespace {
+
+using namespace std::chrono_literals;
+using singleflight::call_options;
+using singleflight::group_options;
+
+constexpr std::nullopt_t all = std::nullopt;  // every schedule
+
+constexpr plan one_shard{};
+const plan two_shards{.options = {.shards = 2}};
+const plan one_bucket{.options = {.shards = 1}, .hash = {.collide = true}};
+const plan ageing{.options = {.shards = 1, .max_age = 10ms}};
+const plan one_waiter{.options = {.shards = 1, .max_waiters = 1}};
+const plan one_waiter_else_alone{
+    .options = {.shards = 1, .max_waiters = 1, .when_full = group_options::run_alone}};
+
+[[nodiscard]] how until(std::chrono::milliseconds time) {
+  return {.options = call_options{.deadline = world::after(time)}};
+}
+
+[[nodiscard]] how stoppable(const std::stop_source& source) {
+  return {.options = call_options{.stop = source.get_token()}, .loader_takes_token = true};
+}
+
+/// A caller that calls for these keys one after the other.
+void caller_of(world& w, std::vector<key> keys) {
+  w.caller([&w, keys = std::move(keys)] {
+    for (const key k : keys) w.call(k);
+  });
+}
+
+void two_by_two(world& w) {
+  for (int i = 0; i < 2; ++i) caller_of(w, {0, 0});
+}
+
+void pair(world& w) {
+  for (int i = 0; i < 2; ++i) caller_of(w, {0});
+}
+
+void three_callers(world& w) {
+  for (int i = 0; i < 3; ++i) caller_of(w, {0});
+}
+
+void three_callers_and_forget(world& w) {
+  three_callers(w);
+  w.caller([&w] { w.forget(0); });
+}
+
+void forget_unshared(world& w) {
+  for (int i = 0; i < 2; ++i) caller_of(w, {0});
+  w.caller([&w] {
+    w.forget_unshared(0);
+    w.call(0);
+  });
+}
+
+void the_loader_throws(world& w) {
+  w.caller([&w] { w.call(0, {.loader_throws = true}); });
+  for (int i = 0; i < 2; ++i) caller_of(w, {0});
+}
+
+void every_loader_throws_twice_tried(world& w) {
+  for (int i = 0; i < 3; ++i) {
+    w.caller([&w] { w.call(0, {.options = call_options{.attempts = 2}, .loader_throws = true}); });
+  }
+}
+
+void two_keys_of_one_bucket(world& w) {
+  caller_of(w, {0, 1});
+  caller_of(w, {1, 0});
+  caller_of(w, {0});
+}
+
+/// Two callers that can leave; who is stopped, and when, is for a third to say.
+void two_can_leave(world& w, bool stop_first, bool stop_second) {
+  auto* const first = &w.stop_source();
+  auto* const second = &w.stop_source();
+  w.caller([&w, first] { w.call(0, stoppable(*first)); });
+  w.caller([&w, second] { w.call(0, stoppable(*second)); });
+  w.caller([&w, first, second, stop_first, stop_second] {
+    if (stop_first) w.stop(*first);
+    if (stop_second) w.stop(*second);
+  });
+}
+
+void one_of_two_is_stopped(world& w) { two_can_leave(w, true, false); }
+void both_are_stopped(world& w) { two_can_leave(w, true, true); }
+
+void stopped_while_another_comes(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] { w.call(0, stoppable(*source)); });
+  w.caller([&w, source] { w.stop(*source); });
+  caller_of(w, {0});
+}
+
+void deadline_against_the_end(world& w) {
+  w.caller([&w] { w.call(0, until(10ms)); });
+  w.caller([&w] { w.call(0, until(10ms)); });
+  w.caller([&w] { w.advance(10ms); });
+}
+
+void deadline_and_stop(world& w) {
+  auto* const source = &w.stop_source();
+  caller_of(w, {0});
+  w.caller([&w, source] {
+    how h = stoppable(*source);
+    h.options->deadline = world::after(10ms);
+    w.call(0, h);
+  });
+  w.caller([&w] { w.advance(10ms); });
+  w.caller([&w, source] { w.stop(*source); });
+}
+
+void executor_and_destructor(world& w) {
+  w.caller([&w] { w.call_on_executor(0); });
+  caller_of(w, {0});
+  w.worker();
+  w.caller([&w] { w.destroy_after({0, 1}); });
+}
+
+void async_and_destructor(world& w) {
+  w.caller([&w] { w.async(0); });
+  caller_of(w, {0});
+  w.worker();
+  w.caller([&w] { w.destroy_after({0, 1}); });
+}
+
+void executor_left_then_destroyed(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] { w.call_on_executor(0, stoppable(*source)); });
+  w.caller([&w, source] { w.stop(*source); });
+  w.worker();
+  w.caller([&w] { w.destroy_after({0, 1}); });
+}
+
+void executor_shared(world& w) {
+  w.caller([&w] { w.call_on_executor(0); });
+  caller_of(w, {0});
+  w.worker();
+}
+
+void executor_drops(world& w) {
+  w.caller([&w] { w.call_on_executor(0); });
+  w.caller([&w] { w.async(0); });
+  w.dropping_worker();
+}
+
+void crossed(world& w, int threads) {
+  for (key own = 0; own < threads; ++own) {
+    w.caller([&w, own, threads] {
+      w.call(own, {.inside = [&w, own, threads] { w.call((own + 1) % threads); }});
+    });
+  }
+}
+
+void circle_of_two(world& w) { crossed(w, 2); }
+void circle_of_three(world& w) { crossed(w, 3); }
+
+void an_old_call_is_superseded(world& w) {
+  for (int i = 0; i < 2; ++i) caller_of(w, {0});
+  w.caller([&w] { w.advance(10ms); });
+}
+
+void an_old_call_is_superseded_once(world& w) {
+  for (int i = 0; i < 3; ++i) caller_of(w, {0});
+  w.caller([&w] { w.advance(10ms); });
+}
+
+void a_full_call(world& w) {
+  for (int i = 0; i < 3; ++i) caller_of(w, {0});
+}
+
+void three_by_two_and_forget(world& w) {
+  caller_of(w, {0, 1});
+  caller_of(w, {1, 0});
+  caller_of(w, {0, 0});
+  w.caller([&w] { w.forget(0); });
+}
+
+void four_by_two_forget_and_stop(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] {
+    w.call(0, stoppable(*source));
+    w.call(1);
+  });
+  w.caller([&w, source] {
+    w.call(1);
+    w.call(0, stoppable(*source));
+  });
+  caller_of(w, {0, 0});
+  caller_of(w, {1, 0});
+  w.caller([&w] { w.forget(0); });
+  w.caller([&w, source] { w.stop(*source); });
+}
+
+const std::array table{
+    scenario{"pair", "2 threads, 1 call each, 1 key", all, all, one_shard, pair},
+    scenario{"two_by_two", "2 threads, 2 calls each, 1 key", all, all, one_shard, two_by_two},
+    scenario{"three_callers", "3 threads, 1 call each, 1 key", all, all, one_shard, three_callers},
+    scenario{"forget", "3 threads, 1 call each, and forget", all, all, one_shard,
+             three_callers_and_forget},
+    scenario{"forget_unshared", "2 calls, forget_unshared then a call", all, all, one_shard,
+             forget_unshared},
+    scenario{"throw", "3 callers, one of whose loaders throws", all, all, one_shard,
+             the_loader_throws},
+    scenario{"attempts", "3 callers that try twice, all loaders throw", all, all, one_shard,
+             every_loader_throws_twice_tried},
+    scenario{"bucket", "3 threads, 2 keys in one bucket", all, all, one_bucket,
+             two_keys_of_one_bucket},
+    scenario{"stop_one", "2 callers that can leave, one is stopped", all, all, one_shard,
+             one_of_two_is_stopped},
+    scenario{"stop_both", "2 callers that can leave, both are stopped", all, all, one_shard,
+             both_are_stopped},
+    scenario{"stop_newcomer", "a caller is stopped while another comes", all, all, one_shard,
+             stopped_while_another_comes},
+    scenario{"deadline", "2 callers with a deadline against the end", all, all, one_shard,
+             deadline_against_the_end},
+    scenario{"deadline_and_stop", "a follower with both, time and stop", all, all, one_shard,
+             deadline_and_stop},
+    scenario{"executor", "executor caller, follower", all, all, one_shard, executor_shared},
+    scenario{"executor_destroyed", "the same, then the group's destructor", all, all, one_shard,
+             executor_and_destructor},
+    scenario{"async_destroyed", "do_async, follower, then the group's destructor", 4, 2, one_shard,
+             async_and_destructor},
+    scenario{"executor_left", "executor caller stopped, then the destructor", 3, 2, one_shard,
+             executor_left_then_destroyed},
+    scenario{"executor_drops", "executor drops a task for two callers", 4, 3, one_shard,
+             executor_drops},
+    scenario{"circle", "2 keys crossed", all, all, two_shards, circle_of_two},
+    scenario{"circle_of_three", "3 keys in a circle", all, all, two_shards, circle_of_three},
+    scenario{"max_age", "2 callers, the call grows too old", all, all, ageing,
+             an_old_call_is_superseded},
+    scenario{"max_age_once", "3 callers, the call grows too old", all, all, ageing,
+             an_old_call_is_superseded_once},
+    scenario{"full", "3 callers, room for one follower", all, all, one_waiter, a_full_call},
+    scenario{"full_alone", "3 callers, room for one, else alone", all, all, one_waiter_else_alone,
+             a_full_call},
+    scenario{"three_by_two", "3 threads, 2 calls each, 2 keys, and forget", 3, 2, two_shards,
+             three_by_two_and_forget},
+    scenario{"four_by_two", "4 threads, 2 calls each, 2 keys, forget, stop", 2, 1, two_shards,
+             four_by_two_forget_and_stop},
+};
+
+}  // namespace
+
+std::span<const scenario> scenarios() { return table; }
+
+}  // namespace schedules

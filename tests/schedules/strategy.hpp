@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// What a scheduler shows to whoever decides, at each scheduling point, which thread goes on.
+#ifndef SINGLEFLIGHT_TESTS_SCHEDULES_STRATEGY_HPP
+#define SINGLEFLIGHT_TESTS_SCHEDULES_STRATEGY_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace schedules {
+
+inline constexpr std::size_t max_threads = 8;
+
+/// A bit for each thread.
+using thread_set = std::uint32_t;
+
+[[nodiscard]] constexpr thread_set only(int thread) noexcept { return thread_set{1} << thread; }
+
+/// What a step, the part of a thread between two scheduling points, has touched: a bit for each
+/// object. Steps without a conflict lead to the same in either order.
+struct footprint {
+  std::uint32_t reads = 0;
+  std::uint32_t adds = 0;  // in a way that commutes with others that add
+  std::uint32_t writes = 0;
+
+  constexpr footprint& operator|=(const footprint& other) noexcept {
+    reads |= other.reads;
+    adds |= other.adds;
+    writes |= other.writes;
+    return *this;
+  }
+  [[nodiscard]] friend constexpr bool conflict(footprint a, footprint b) noexcept {
+    const std::uint32_t of_a = a.reads | a.adds | a.writes;
+    const std::uint32_t of_b = b.reads | b.adds | b.writes;
+    return ((a.writes & of_b) | (b.writes & of_a) | (a.adds & b.reads) | (b.adds & a.reads)) != 0;
+  }
+};
+
+/// The objects of footprints.
+namespace objects {
+inline constexpr std::uint32_t everything = ~std::uint32_t{0};
+inline constexpr std::uint32_t others = 1;  // whatever has no bit of its own
+inline constexpr std::uint32_t time = 2;
+inline constexpr std::uint32_t stop_states = 4;  // of all stop tokens
+[[nodiscard]] constexpr std::uint32_t mutex(std::size_t known) noexcept {
+  return std::uint32_t{1} << (3 + known);  // up to 5
+}
+/// Who came, and who returned, in the order of time.
+[[nodiscard]] constexpr std::uint32_t history_of(int key) noexcept {
+  return std::uint32_t{1} << (8 + key);  // up to 8
+}
+/// The futures of the calls that this thread has begun.
+[[nodiscard]] constexpr std::uint32_t futures_of(int thread) noexcept {
+  return std::uint32_t{1} << (16 + thread);
+}
+}  // namespace objects
+
+/// A scheduling point.
+struct moment {
+  thread_set enabled = 0;  // the threads that can go on: at least one
+  int ran = -1;            // the thread that made the last step, or nobody yet
+  footprint step;          // what that step has touched
+};
+
+/// Decides for one execution after the other.
+class strategy {
+ public:
+  strategy() = default;
+  strategy(const strategy&) = delete;
+  strategy& operator=(const strategy&) = delete;
+  virtual ~strategy() = default;
+
+  /// Returns: the thread to go on, which must be enabled.
+  virtual int choose(const moment& now) = 0;
+};
+
+/// A schedule as text: a digit for each point at which several threads could go on.
+using schedule = std::string;
+
+}  // namespace schedules
+
+#endif  // SINGLEFLIGHT_TESTS_SCHEDULES_STRATEGY_HPP

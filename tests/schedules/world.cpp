@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: MIT
+#include "world.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+#include <type_traits>
+#include <utility>
+
+namespace schedules {
+namespace {
+
+using shard_array = const std::unique_ptr<shard_type[]>;
+using drain = singleflight::detail::drain;
+
+shard_array& shards_of(const group_type& group);
+const drain& drain_of(const group_type& group);
+
+/// Makes private members readable, by the one place where their names are not checked: an explicit
+/// instantiation.
+template <auto Shards, auto Drain>
+struct reveal {
+  friend shard_array& shards_of(const group_type& group) { return group.*Shards; }
+  friend const drain& drain_of(const group_type& group) { return group.*Drain; }
+};
+template struct reveal<&group_type::shards_, &group_type::on_executors_>;
+
+constexpr std::array<const char*, 2> shard_names{"shard 0", "shard 1"};
+
+}  // namespace
+
+void rule_broken(const char* rule) {
+  if (scheduler* const s = scheduler::active()) s->fail(rule);
+  std::puts(rule);
+  std::abort();
+}
+
+world::world(scheduler& threads, const plan& p)
+    : threads_(threads), plan_(p), group_(std::make_unique<group_type>(p.options, p.hash)) {
+  shards_ = shards_of(*group_).get();
+  shard_count_ = p.options.shards;
+  for (std::size_t i = 0; i < shard_count_; ++i) {
+    threads_.know(&shards_[i].mutex, shard_names.at(i));
+  }
+  // Their mutexes come first in them; if they did not, they would only be unknown.
+  threads_.know(&singleflight::detail::the_wait_graph(), "the wait graph");
+  threads_.know(&drain_of(*group_), "the drain");
+}
+
+// --- Set-up --------------------------------------------------------------------------------------
+
+std::stop_source& world::stop_source() { return stop_sources_.emplace_back(); }
+
+void world::caller(std::function<void()> body) {
+  const int number = thread_count_++;
+  callers_ |= only(number);
+  threads_.add([this, number, body = std::move(body)] {
+    body();
+    back_ |= only(number);
+  });
+}
+
+void world::worker() {
+  workers_ |= only(thread_count_++);
+  threads_.add([this] { work(false); });
+}
+
+void world::dropping_worker() {
+  workers_ |= only(thread_count_++);
+  drops_ = true;
+  threads_.add([this] { work(true); });
+}
+
+void world::work(bool drop_first) {
+  const std::function<bool()> task_or_end = [this] {
+    return !tasks_.empty() || (callers_ & ~back_) == 0;
+  };
+  for (;; drop_first = false) {
+    threads_.await(task_or_end);
+    threads_.touch({.writes = objects::others});
+    if (tasks_.empty()) return;
+    const std::function<void()> task = std::move(tasks_.front());
+    tasks_.erase(tasks_.begin());
+    if (!drop_first) task();
+  }
+}
+
+// --- Operations ----------------------------------------------------------------------------------
+
+world::entry& world::enter(action what, key k, const how& h) {
+  const int thread = threads_.current();
+  const auto t = static_cast<std::size_t>(thread);
+  if (made_[t] == most_entries) threads_.fail("a thread of the scenario does too much");
+  entry& e = entries_[t * most_entries + made_[t]];
+  e.number = static_cast<int>(t * most_entries + made_[t]++);
+  e.what = what;
+  e.on = k;
+  e.thread = thread;
+  e.manner = h;
+  e.outer = std::exchange(here_[t], &e);
+  e.entered = ++sequence_;
+  threads_.touch({.reads = objects::history_of(k)});
+  say(e, "enters");
+  return e;
+}
+
+void world::leave(entry& e) {
+  for (entry* c : calls_) {
+    if (c->call.abandoned_by != e.thread || c->call.reported) continue;
+    c->call.reported = true;
+    expect(!c->call.token.stop_possible() || c->call.token.stop_requested(),
+           "whoever left a call last has not told its loader to stop");
+  }
+  say(e, e.outcome.c_str());
+  here_[static_cast<std::size_t>(e.thread)] = e.outer;
+  threads_.point("after the return");
+}
+
+void world::say(const entry& e, const char* what) const {
+  if (!threads_.tracing()) return;
+  constexpr std::array<const char*, 4> names{"", "call", "forget", "stop"};
+  std::printf("            %s %d for key %d: %s\n", names.at(static_cast<std::size_t>(e.what)),
+              e.number, e.on, what);
+}
+
+template <class Call>
+void world::answer(entry& e, const Call& make) {
+  try {
+    make();
+  } catch (const loader_error& error) {
+    got(e, error);
+  } catch (const singleflight::call_error& error) {
+    refused(e, error.code());
+  }
+  leave(e);
+}
+
+template <class Call>
+void world::with_loader(entry& e, const Call& make) {
+  answer(e, [&] {
+    if (e.manner.loader_takes_token) {
+      make(stoppable_loader{this, &e});
+    } else {
+      make(plain_loader{this, &e});
+    }
+  });
+}
+
+void world::call(key k, const how& h) {
+  entry& e = enter(action::call, k, h);
+  with_loader(e, [&](const auto& loader) {
+    got(e, h.options ? group_->do_call(k, *h.options, loader) : group_->do_call(k, loader));
+  });
+}
+
+void world::call_on_executor(key k, const how& h) {
+  entry& e = enter(action::call, k, h);
+  e.on_executor = true;
+  with_loader(e, [&](const auto& loader) {
+    got(e, group_->do_call_on(
+               k, [this](auto task) { enqueue(std::move(task)); },
+               h.options.value_or(singleflight::call_options()), loader));
+  });
+}
+
+void world::async(key k, const how& h) {
+  entry& e = enter(action::call, k, h);
+  e.on_executor = true;
+  with_loader(e, [&](const auto& loader) {
+    futures_.emplace_back(&e, group_->do_async(
+                                  k, [this](auto task) { enqueue(std::move(task)); }, loader));
+    e.outcome = "has a future";
+  });
+}
+
+void world::forget(key k) {
+  entry& e = enter(action::forget, k);
+  forgot(e, group_->forget(k));
+}
+
+void world::forget_unshared(key k) {
+  entry& e = enter(action::forget, k);
+  const bool did = group_->forget_unshared(k);
+  expect(!did || e.unlisted == nothing || !number(e.unlisted).call.joined,
+         "a call was forgotten as unshared that somebody has joined");
+  forgot(e, did);
+}
+
+void world::forgot(entry& e, bool did) {
+  expect(did == (e.unlisted != nothing), "forget does not say what it did");
+  e.outcome = did ? "forgotten" : "nothing to forget";
+  if (did) {
+    auto& closed = number(e.unlisted).call.closed;
+    closed = std::min(closed, ++sequence_);
+    threads_.touch({.adds = objects::history_of(e.on)});
+  }
+  leave(e);
+}
+
+void world::stop(std::stop_source& source) {
+  entry& e = enter(action::stop, 0);
+  source.request_stop();
+  leave(e);
+}
+
+void world::destroy_after(std::initializer_list<int> callers) {
+  thread_set needed = 0;
+  for (const int c : callers) needed |= only(c);
+  threads_.await([this, needed] { return (needed & ~back_) == 0; });
+  threads_.touch({.writes = objects::others});
+  destroyer_ = threads_.current();
+  group_.reset();
+  shards_ = nullptr;
+  threads_.point("after the group has gone");
+}
+
+value world::load(entry& e, const std::stop_token* token) {
+  auto& c = e.call;
+  const bool may_run_alone = plan_.options.when_full == singleflight::group_options::run_alone;
+  expect(c.begun || may_run_alone, "a loader runs for a call that was never listed");
+  expect(c.runs++ == 0, "a loader runs twice");
+  if (token != nullptr) {
+    c.token = *token;
+    expect(!c.reported || token->stop_requested(),
+           "a loader that nobody wants any more is not told to stop");
+  }
+  say(e, "loads");
+  bool& loading = loading_[static_cast<std::size_t>(threads_.current())];
+  loading = true;
+  threads_.point("in the loader");
+  if (e.manner.inside) e.manner.inside();
+  expect(token == nullptr || !token->stop_requested() || c.abandoned,
+         "a loader is told to stop that somebody still waits for");
+  if (!e.manner.loader_throws) return value(e.number);
+  c.failed = true;
+  throw loader_error(e.number);
+}
+
+// --- What no hook sees ---------------------------------------------------------------------------
+
+/// A thread that leads a call has nothing but its own before it publishes, and one that follows
+/// looks at the future. Stop tokens are for those that have one. Tasks have owners on several
+/// threads, of whom the last to go matters; who waits for one has let go of it.
+footprint world::outside_critical_sections() {
+  if (destroyer_ == threads_.current()) return {.writes = objects::everything};
+  if ((workers_ & only(threads_.current())) != 0) {
+    return loading_[static_cast<std::size_t>(threads_.current())]
+               ? footprint()
+               : footprint{.writes = objects::others};
+  }
+  const entry* const e = here();
+  if (e == nullptr) return {};
+  footprint f;
+  if (e->joined != nothing) f.reads |= objects::futures_of(number(e->joined).thread);
+  if (e->on_executor) f.reads |= objects::futures_of(e->thread);
+  if (e->on_executor && !e->has_slept) f.writes |= objects::others;
+  const bool may_use_token =
+      e->what == action::stop || e->manner.options.has_value() || e->manner.loader_takes_token;
+  if (may_use_token && !stop_sources_.empty()) f.writes |= objects::stop_states;
+  return f;
+}
+
+void world::before_sleeping() {
+  if (entry* const e = here()) e->has_slept = true;
+}
+
+void world::before_publishing() {
+  const int me = threads_.current();
+  threads_.touch({.writes = objects::futures_of(me) |
+                            objects::futures_of(ended_[static_cast<std::size_t>(me)])});
+}
+
+// --- Oracles in critical sections ----------------------------------------------------------------
+
+void world::before_unlock(const void* mutex) {
+  if (shards_ == nullptr) return;
+  for (std::size_t i = 0; i < shard_count_; ++i) {
+    if (&shards_[i].mutex == mutex) notice_calls(shards_[i]);
+  }
+}
+
+void world::notice_calls(const shard_type& home) {
+  std::uint32_t keys = 0;
+  home.for_each([&](const call_type& c) {
+    const std::uint32_t bit = std::uint32_t{1} << static_cast<unsigned>(c.key);
+    expect((keys & bit) == 0, "two calls are listed for one key");
+    keys |= bit;
+    expect(!c.ended, "a call is listed that has ended");
+    expect(c.interested > 0, "a call is listed that nobody wants");
+    if (std::none_of(calls_.begin(), calls_.end(),
+                     [&](const entry* e) { return e->call.running == &c; })) {
+      entry* const by = here();
+      expect(by != nullptr && by->what == action::call && by->on == c.key && !by->call.begun,
+             "a call is listed that the caller has not begun");
+      by->call.running = &c;
+      by->call.home = &home;
+      by->call.begun = true;
+      by->call.listed = true;
+      by->call.waiters = c.waiters();
+      if (by->counted == entry::account::none) by->counted = entry::account::led;
+      calls_.push_back(by);
+    }
+  });
+  for (entry* const e : calls_) {
+    if (e->call.running != nullptr && e->call.home == &home) notice_change(*e);
+  }
+}
+
+void world::notice_change(entry& owner) {
+  auto& known = owner.call;
+  const call_type& c = *known.running;
+  entry* const by = here();
+  if (c.waiters() > known.waiters) {
+    expect(known.listed && c.listed() && !c.ended,
+           "a caller has joined a call that was forgotten, is dying or has ended");
+    expect(by != nullptr && by->what == action::call && by->on == owner.on && by != &owner,
+           "somebody has joined who has not called");
+    by->joined = owner.number;
+    if (by->counted == entry::account::none) by->counted = entry::account::joined;
+    known.joined = true;
+  }
+  known.waiters = c.waiters();
+  if (c.interested == 0 && !c.ended && !known.abandoned) {
+    known.abandoned = true;
+    known.abandoned_by = threads_.current();
+  }
+  expect(known.listed || !c.listed(), "a call is listed again");
+  if (known.listed && !c.listed()) notice_unlisting(owner, c);
+  known.listed = c.listed();
+  if (!c.ended) return;
+  known.running = nullptr;
+  ended_[static_cast<std::size_t>(threads_.current())] = owner.thread;
+  loading_[static_cast<std::size_t>(threads_.current())] = false;
+}
+
+void world::notice_unlisting(entry& owner, const call_type& c) {
+  if (c.ended || c.interested == 0) return;
+  entry* const by = here();
+  if (by != nullptr && by->what == action::forget && by->on == owner.on) {
+    by->unlisted = owner.number;
+    return;
+  }
+  const auto most = plan_.options.max_age;
+  expect(most != scheduler::clock::duration::max() && threads_.now() >= c.began + most,
+         "a call was unlisted that nobody may unlist");
+  ++superseded_;
+}
+
+// --- Oracles of answers --------------------------------------------------------------------------
+
+void world::answered(entry& e, int of) {
+  const bool alone = of == e.number && !e.call.begun &&
+                     plan_.options.when_full == singleflight::group_options::run_alone;
+  if (alone) return;
+  expect(of == e.number ? e.call.begun : of == e.joined,
+         "a caller has the result of a call that it neither led nor joined");
+  auto& closed = number(of).call.closed;
+  expect(closed > e.entered,
+         "a caller has the result of a call that had ended or was forgotten before it came");
+  if (closed == never) closed = ++sequence_;
+  threads_.touch({.adds = objects::history_of(e.on)});
+}
+
+void world::got(entry& e, const singleflight::result<value>& r) {
+  answered(e, r->of);
+  expect(r.led() == (r->of == e.number), "led() is wrong");
+  expect(r.shared() == number(r->of).call.joined, "shared() is wrong");
+  e.outcome = "value of " + std::to_string(r->of);
+}
+
+void world::got(entry& e, const loader_error& error) {
+  answered(e, error.of);
+  const void*& first = number(error.of).call.thrown;
+  if (first == nullptr) first = &error;
+  expect(first == &error, "two callers of a call got different exceptions");
+  e.outcome = "error of " + std::to_string(error.of);
+}
+
+void world::refused(entry& e, const std::error_code& why) {
+  const auto& options = e.manner.options;
+  if (why == std::errc::timed_out) {
+    expect(options && options->deadline <= threads_.now(), "a caller timed out too early");
+    e.outcome = "timed out";
+  } else if (why == std::errc::operation_canceled) {
+    expect(options && options->stop.stop_requested(), "a caller was cancelled without a request");
+    e.outcome = "cancelled";
+  } else if (why == std::errc::resource_deadlock_would_occur) {
+    expect(in_a_circle(e), "a caller was refused who is in no circle");
+    e.outcome = "circle";
+  } else if (why == std::errc::resource_unavailable_try_again) {
+    expect(plan_.options.max_waiters < max_threads, "a caller was refused though there is room");
+    e.outcome = "full";
+  } else {
+    expect(why == std::errc::owner_dead && drops_,
+           "a caller has no answer, and no loader was lost");
+    e.outcome = "owner dead";
+  }
+}
+
+/// Whether the caller would wait for a call whose leader waits, through others or not, for the
+/// caller's thread. If so, none of them can go on, so that it does not matter when one looks.
+bool world::in_a_circle(const entry& e) {
+  const entry* call = running_call_for(e.on);
+  for (std::size_t i = 0; call != nullptr && i < max_threads; ++i) {
+    if (call->thread == e.thread) return true;
+    call = awaited_by(call->thread);
+  }
+  return false;
+}
+
+const world::entry* world::running_call_for(key k) const {
+  const auto runs = [k](const entry* c) { return c->on == k && c->call.running != nullptr; };
+  const auto found = std::find_if(calls_.begin(), calls_.end(), runs);
+  return found == calls_.end() ? nullptr : *found;
+}
+
+/// Returns: the call that this thread waits for or is just about to join, or null.
+const world::entry* world::awaited_by(int thread) const {
+  const entry* const inner = here_[static_cast<std::size_t>(thread)];
+  if (inner == nullptr || inner->call.begun) return nullptr;
+  if (inner->joined != nothing) return &entries_[static_cast<std::size_t>(inner->joined)];
+  return threads_.in_critical_section(thread) ? running_call_for(inner->on) : nullptr;
+}
+
+// --- The end -------------------------------------------------------------------------------------
+
+std::uint64_t world::judge() {
+  if (group_ != nullptr) {
+    for (std::size_t i = 0; i < shard_count_; ++i) {
+      expect(shards_[i].listed() == 0, "a call is listed at the end");
+    }
+    judge_accounts();
+    group_.reset();
+  }
+  judge_futures();
+  expect(value::alive == 0, "there are values left");
+  expect(loader_error::alive == 0, "there are exceptions left");
+  return fingerprint();
+}
+
+void world::judge_accounts() {
+  const singleflight::group_stats stats = group_->stats();
+  singleflight::group_stats mine;
+  std::uint64_t callers = 0;
+  for (const entry& e : entries_) {
+    if (e.what != action::call) continue;
+    ++callers;
+    mine.led += e.counted == entry::account::led ? 1 : 0;
+    mine.joined += e.counted == entry::account::joined ? 1 : 0;
+    mine.timed_out += e.outcome == "timed out" ? 1 : 0;
+    mine.cancelled += e.outcome == "cancelled" ? 1 : 0;
+    mine.failed += e.call.begun && (e.call.failed || e.call.runs == 0) ? 1 : 0;
+  }
+  expect(stats.in_flight == 0 && stats.waiting == 0, "a gauge is not 0 at the end");
+  expect(stats.led == mine.led && stats.joined == mine.joined &&
+             stats.led + stats.joined + stats.rejected == callers,
+         "the entries do not add up");
+  expect(stats.timed_out == mine.timed_out && stats.cancelled >= mine.cancelled &&
+             stats.failed == mine.failed && stats.superseded == superseded_,
+         "the counters do not add up");
+}
+
+void world::judge_futures() {
+  for (auto& [e, future] : futures_) {
+    try {
+      answered(*e, future.get().of);
+      e->outcome = "future of " + std::to_string(future.get().of);
+    } catch (const loader_error& error) {
+      got(*e, error);
+    } catch (const singleflight::call_error& error) {
+      refused(*e, error.code());
+    }
+  }
+  futures_.clear();
+}
+
+/// FNV-1a over what each operation has led to.
+std::uint64_t world::fingerprint() const {
+  std::uint64_t hash = 0xCBF2'9CE4'8422'2325U;
+  const auto add = [&hash](unsigned char byte) { hash = (hash ^ byte) * 0x100'0000'01B3U; };
+  for (const entry& e : entries_) {
+    for (const char c : e.outcome) add(static_cast<unsigned char>(c));
+    add(e.call.joined ? 1 : 0);
+    add(e.call.abandoned ? 1 : 0);
+  }
+  return hash;
+}
+
+}  // namespace schedules
