@@ -74,7 +74,9 @@ def clock(seconds):
 
 def main():
     args = arguments()
-    programs = sorted(PROGRAMS.glob("*_bench"))
+    # A build directory may still have programs whose sources are gone.
+    programs = sorted(program for program in PROGRAMS.glob("*_bench")
+                      if program.name == "go_bench" or (ROOT / f"bench/{program.name}.cpp").exists())
     if not any(program.name == "go_bench" for program in programs):
         print("bench: no Go here, so its rows are left out")
     runs = OUT / "runs"
