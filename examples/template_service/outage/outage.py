@@ -106,7 +106,7 @@ class Stage:
         settle, length = 1, 4
         with self.services(processes.free_port(), "off") as services:
             start = time.monotonic() + 0.1
-            load = self.start_load(services, start, settle + length, "--rate=2000", "--skew=0",
+            load = self.start_load(services, start, settle + length, "--rate=2000", f"--skew={SKEW}",
                                    f"--connections={CONNECTIONS}")
             sampler = measure.Sampler(self.mariadb, services)
             sleep_until(start + settle)

@@ -175,7 +175,7 @@ goes on.
 cache warms, which is not shown.
 
 Everything runs on those processors, so the load is scaled to them. First the store's capacity is
-measured, here {capacity:.0f} queries/s with all connections busy; then requests arrive at {overload:.1f}
+measured, here {capacity:.0f} queries/s with all connections busy and the same ids; then requests arrive at {overload:.1f}
 times that, {rate}/s, at random moments, whatever the answers do. (The clients are a small program on
 libcurl, [open_loop.cpp](../examples/template_service/outage/open_loop.cpp): of the load generators in
 Debian, none combines a fixed rate, ids from a distribution, and a latency that counts from when the
