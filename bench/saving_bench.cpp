@@ -63,8 +63,10 @@ std::vector<clock::duration> arrivals(double rate, std::chrono::duration<double>
   std::mt19937_64 random(1);
   std::exponential_distribution<double> gap(rate);
   std::vector<clock::duration> all;
-  for (double at = gap(random); at < time.count(); at += gap(random)) {
-    all.push_back(std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(at)));
+  std::chrono::duration<double> at(gap(random));
+  while (at < time) {
+    all.push_back(std::chrono::duration_cast<clock::duration>(at));
+    at += std::chrono::duration<double>(gap(random));
   }
   return all;
 }
