@@ -15,7 +15,8 @@
 //
 // A point is: before a mutex is locked, after it is released, a wait, each loader, each return, the
 // passing of time. "Complete" means all schedules but those that differ only in the order of
-// neighbouring steps that touch different things: of 11 million schedules of two_by_two, 168 remain.
+// neighbouring steps that touch different things: of 186,776 schedules of `deadline`, 40 remain, and
+// they have the same outcomes.
 // What touches what is known exactly for critical sections. Outside them world.cpp says so: whoever
 // leads a call touches nothing that others see before it publishes, and whoever follows looks at
 // the future. `--unreduced` does without these assumptions, and so do the searches with a bound.
