@@ -28,6 +28,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -63,12 +65,14 @@ void print_row(const entry_of_table& s, const figures& f, std::optional<int> bou
   std::fflush(stdout);
 }
 
-void explore(const entry_of_table& s, const flags& asked) {
+/// Returns: how many schedules there were.
+std::uint64_t explore(const entry_of_table& s, const flags& asked) {
   std::optional<int> bound = asked.full ? s.most_preemptions : s.quick_most_preemptions;
   if (asked.most_preemptions) bound = asked.most_preemptions;
   const double begun = seconds();
   const figures f = schedules::explore(s.name, bound, reduction(asked));
   print_row(s, f, bound, seconds() - begun);
+  return f.schedules;
 }
 
 /// The reduction must leave out schedules only, and no outcome.
@@ -91,10 +95,16 @@ bool show_line(const std::string& line) {
 void explore_all(const flags& asked) {
   std::printf("%-19s %-47s %11s %9s  %-17s %6s\n", "scenario", "", "schedules", "outcomes", "",
               "s");
+  std::uint64_t schedules = 0;
+  std::size_t count = 0;
   for (const entry_of_table& s : table_of_scenarios()) {
     const auto& names = asked.names;
-    if (names.empty() || std::count(names.begin(), names.end(), s.name) != 0) explore(s, asked);
+    if (!names.empty() && std::count(names.begin(), names.end(), s.name) == 0) continue;
+    schedules += explore(s, asked);
+    ++count;
   }
+  std::printf("%llu schedules of %zu scenarios hold\n", static_cast<unsigned long long>(schedules),
+              count);
 }
 
 }  // namespace
