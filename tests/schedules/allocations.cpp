@@ -4,6 +4,14 @@
 #include <cstdlib>
 #include <new>
 
+#include "sanitizer.hpp"
+
+#if SCHEDULES_ASAN
+
+std::ptrdiff_t schedules::blocks_alive() noexcept { return 0; }
+
+#else
+
 namespace {
 
 thread_local std::ptrdiff_t blocks = 0;
@@ -32,3 +40,5 @@ void operator delete(void* block) noexcept { give_back(block); }
 void operator delete(void* block, std::size_t) noexcept { give_back(block); }
 void operator delete(void* block, std::align_val_t) noexcept { give_back(block); }
 void operator delete(void* block, std::size_t, std::align_val_t) noexcept { give_back(block); }
+
+#endif  // SCHEDULES_ASAN

@@ -15,7 +15,8 @@
 //
 // A point is: before a mutex is locked, after it is released, a wait, each loader, each return, the
 // passing of time. "Complete" means all schedules but those that differ only in the order of
-// neighbouring steps that touch different things: of 11 million schedules of two_by_two, 168 remain.
+// neighbouring steps that touch different things: of 186,776 schedules of `deadline`, 40 remain, and
+// they have the same outcomes.
 // What touches what is known exactly for critical sections. Outside them world.cpp says so: whoever
 // leads a call touches nothing that others see before it publishes, and whoever follows looks at
 // the future. `--unreduced` does without these assumptions, and so do the searches with a bound.
@@ -27,6 +28,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -62,12 +65,14 @@ void print_row(const entry_of_table& s, const figures& f, std::optional<int> bou
   std::fflush(stdout);
 }
 
-void explore(const entry_of_table& s, const flags& asked) {
+/// Returns: how many schedules there were.
+std::uint64_t explore(const entry_of_table& s, const flags& asked) {
   std::optional<int> bound = asked.full ? s.most_preemptions : s.quick_most_preemptions;
   if (asked.most_preemptions) bound = asked.most_preemptions;
   const double begun = seconds();
   const figures f = schedules::explore(s.name, bound, reduction(asked));
   print_row(s, f, bound, seconds() - begun);
+  return f.schedules;
 }
 
 /// The reduction must leave out schedules only, and no outcome.
@@ -90,10 +95,16 @@ bool show_line(const std::string& line) {
 void explore_all(const flags& asked) {
   std::printf("%-19s %-47s %11s %9s  %-17s %6s\n", "scenario", "", "schedules", "outcomes", "",
               "s");
+  std::uint64_t schedules = 0;
+  std::size_t count = 0;
   for (const entry_of_table& s : table_of_scenarios()) {
     const auto& names = asked.names;
-    if (names.empty() || std::count(names.begin(), names.end(), s.name) != 0) explore(s, asked);
+    if (!names.empty() && std::count(names.begin(), names.end(), s.name) == 0) continue;
+    schedules += explore(s, asked);
+    ++count;
   }
+  std::printf("%llu schedules of %zu scenarios hold\n", static_cast<unsigned long long>(schedules),
+              count);
 }
 
 }  // namespace

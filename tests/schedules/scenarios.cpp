@@ -146,6 +146,14 @@ void executor_shared(world& w) {
   w.worker();
 }
 
+void async_then_call(world& w) {
+  w.caller([&w] {
+    w.async(0);
+    w.call(0);
+  });
+  w.worker();
+}
+
 void executor_drops(world& w) {
   w.caller([&w] { w.call_on_executor(0); });
   w.caller([&w] { w.async(0); });
@@ -227,6 +235,8 @@ const std::array table{
     scenario{"executor", "executor caller, follower", all, all, one_shard, executor_shared},
     scenario{"executor_destroyed", "the same, then the group's destructor", all, all, one_shard,
              executor_and_destructor},
+    scenario{"async_then_call", "do_async, then a call by the same thread", all, all, one_shard,
+             async_then_call},
     scenario{"async_destroyed", "do_async, follower, then the group's destructor", 4, 2, one_shard,
              async_and_destructor},
     scenario{"executor_left", "executor caller stopped, then the destructor", 3, 2, one_shard,

@@ -177,6 +177,7 @@ class world : public observer {
       bool abandoned = false;      // by all that were interested
       int abandoned_by = nothing;  // thread
       bool reported = false;       // who abandoned it is back
+      int leader = nothing;        // thread
       int runs = 0;
       bool failed = false;
       std::uint64_t closed = never;  // since when newcomers must not be given it
