@@ -25,7 +25,7 @@ class spare_key {
   static void keep(Key&) noexcept {}
 };
 
-/// One string's buffer, which holds no more than characters that are overwritten.
+/// The buffer of one string; its characters are overwritten before it is a key again.
 template <class Char, class Traits>
 class spare_key<std::basic_string<Char, Traits>> {
  public:
