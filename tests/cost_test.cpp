@@ -112,11 +112,44 @@ TEST(Allocations, AreOneForEachLongKeyOfCallsInFlightTogether) {
   EXPECT_EQ(cost_of([&] { (void)g.do_call(long_key, nested); }).allocations, 1);
 }
 
-TEST(Allocations, AreNeverSavedByKeepingAHugeKey) {
+TEST(Allocations, AreNoneForAKeyThatFitsWhereALongerOneIsInFlight) {
   group<std::string, int> g({.shards = 1});
-  const std::string huge(100'000, 'k');
+  (void)g.do_call(long_key, [] { return 42; });
+  const std::string longer = long_key + ", and more of them";
+  const auto nested = [&] { return *g.do_call(long_key, [] { return 42; }); };
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(longer, nested); }).allocations, 1);
+}
+
+TEST(Allocations, AreSavedByKeepingAKeyOfAtMost1024Bytes) {
+  group<std::string, int> g({.shards = 1});
+  const std::string kept(1024, 'k');
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(kept, [] { return 42; }); }).allocations, 1);
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(kept, [] { return 42; }); }).allocations, 0);
+  group<std::string, int> other({.shards = 1});
+  const std::string huge(1025, 'k');
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(cost_of([&] { (void)g.do_call(huge, [] { return 42; }); }).allocations, 1);
+    EXPECT_EQ(cost_of([&] { (void)other.do_call(huge, [] { return 42; }); }).allocations, 1);
+  }
+}
+
+// A shard doubles its buckets when it has as many calls, and never looks through more than a few.
+TEST(Allocations, AreOneWhereAShardHasAsManyCallsAsBuckets) {
+  constexpr int deepest = 40;
+  group<int, int> g({.shards = 1});
+  std::array<int, deepest> costs{};
+  const std::function<void(int)> enter = [&](int depth) {
+    if (depth == deepest) return;
+    const int before = of_this_thread.allocations;
+    (void)g.do_call(depth, [&] {
+      costs[static_cast<std::size_t>(depth)] = of_this_thread.allocations - before;
+      enter(depth + 1);
+      return 42;
+    });
+  };
+  (void)cost_of([&] { enter(0); });
+  for (int depth = 0; depth < deepest; ++depth) {
+    const bool full = depth == 8 || depth == 16 || depth == 32;
+    EXPECT_EQ(costs[static_cast<std::size_t>(depth)], full ? 1 : 0) << depth;
   }
 }
 

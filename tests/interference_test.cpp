@@ -199,15 +199,18 @@ struct number_of {
 };
 
 TEST(Interference, OfAKeysDestructorWithInFlightIsNone) {
+  constexpr int calls = 5;
   group<mourned_key, int, number_of> g({.shards = 1});
-  static_cast<void>(g.do_call(mourned_key(1), [&] {
+  const std::function<int(int)> call_down_to = [&](int n) {
+    if (n > 0) return *g.do_call(mourned_key(n), [&, n] { return call_down_to(n - 1); });
     int ends = 0;
-    mourned_key::at_end = [&] { ends += g.stats().in_flight == 1 ? 1 : 0; };
-    EXPECT_EQ(g.in_flight().size(), 1U);
+    mourned_key::at_end = [&] { ends += g.stats().in_flight == calls ? 1 : 0; };
+    EXPECT_EQ(g.in_flight().size(), std::size_t{calls});
     mourned_key::at_end = nullptr;
-    EXPECT_EQ(ends, 1);
+    EXPECT_EQ(ends, calls);
     return 1;
-  }));
+  };
+  EXPECT_EQ(call_down_to(calls), 1);
 }
 
 /// A key that anything can be made into, a `greedy_key&` included: by that constructor it is -1.

@@ -283,11 +283,8 @@ class group {
     waiting() = default;
     waiting(const waiting&) = delete;  // the wait graph points at the edge
     waiting& operator=(const waiting&) = delete;
-    ~waiting() { disconnect(); }
-
-    /// The edge looks at the future, so it goes before that is moved from.
-    void disconnect() noexcept {
-      if (std::exchange(in_graph, false)) detail::the_wait_graph().remove(edge);
+    ~waiting() {
+      if (in_graph) detail::the_wait_graph().remove(edge);
     }
 
     follower place;
@@ -462,8 +459,8 @@ class group {
   void make_call_on_executor(std::shared_ptr<Call>& made, shard& home, std::uint64_t hash, K&& key)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     made = std::make_shared<Call>(home, on_executors_, hash, home.make_key(std::forward<K>(key)));
-    // A handle from the start: before there is a leader, the wait graph has nobody to be shown.
-    home.prepare_wait(made->get(), {.to_leave = true, .to_be_stopped = false, .an_edge = true});
+    // A handle from the start, since the wait graph is shown each new leader by way of it.
+    home.prepare_wait(made->get(), {.to_leave = true, .to_be_stopped = false, .an_edge = false});
   }
 
   /// Gives a call that has begun to its executor.
@@ -491,6 +488,7 @@ class group {
   }
 
   [[nodiscard]] bool ages() const noexcept { return options_.max_age != clock::duration::max(); }
+  /// Returns: when the call will be too old; the end of time if calls do not age.
   [[nodiscard]] clock::time_point too_old(const call& running) const noexcept {
     const auto most = clock::time_point::max() - running.began;
     return running.began + std::min(options_.max_age, most);
@@ -508,7 +506,7 @@ class group {
       count(home, &group_stats::rejected, me);
       return std::errc::resource_unavailable_try_again;
     }
-    if (ages()) wait.too_old = too_old(running);
+    wait.too_old = too_old(running);
     wait.place = home.prepare_wait(running, needs(options, wait));
     if (!connect(options, wait)) {
       count(home, &group_stats::rejected, me);
@@ -558,7 +556,6 @@ class group {
       wait.too_old =
           clock::time_point::max();  // it has ended, and no newer call is wanted any more
     }
-    wait.disconnect();
     try {
       wait.place.future.get();
     } catch (...) {

@@ -312,7 +312,7 @@ class Header:
         if self.t(i) in ("if", "for", "while", "do", "try", "return", "throw", "{", "class", "struct",
                          "union", "using", "static"):
             return self.t(i)
-        if self.t(i) in SKIPPED:
+        if self.t(i) in SKIPPED or re.match(r"check_\w+<.*>\(\);", self.source(i, j)):  # static_assert
             return "skipped"
         return "declaration" if self._declares(i, j) else "expression"
 
@@ -478,6 +478,8 @@ class Header:
 
     def _swap(self, a, b, i, j):
         """[a, b) and [i, j) in the other order."""
+        if self._independent(self.source(a, b), self.source(i, j)):
+            return
         m = self.mutant(self.tokens[a].start,
                         f"after: {self.source(i, j)}" if self._kind(i, j) == "expression" else
                         f"after: {self.source(i, self.match(i + 1) + 1)}")
@@ -495,6 +497,13 @@ class Header:
 
         self.region(a, b, emit_first)
         self.region(i, j, emit_second)
+
+    @staticmethod
+    def _independent(first, second):
+        """Whether both are assignments without calls, and neither names what the other writes to."""
+        written = [re.fullmatch(r"(?:\+\+|--)?[\w.>:-]*?(\w+)(?: [+-]?= [^(){}]+)?;", s) for s in (first, second)]
+        return all(written) and not re.search(rf"\b{written[0][1]}\b", second) and \
+            not re.search(rf"\b{written[1][1]}\b", first)
 
     def _outside_the_lock(self, i, j, mutex):
         m = self.mutant(self.tokens[i].start, f"outside the lock: {self.source(i, min(j, i + 12))}")

@@ -171,6 +171,18 @@ void crossed(world& w, int threads) {
 void circle_of_two(world& w) { crossed(w, 2); }
 void circle_of_three(world& w) { crossed(w, 3); }
 
+/// Whoever has waited for the first key is still in the wait graph when its leader goes on to the key
+/// that the former leads, which is no circle.
+void a_wait_that_is_over(world& w) {
+  w.caller([&w] { w.call(1, {.inside = [&w] { w.call(0); }}); });
+  w.caller([&w] {
+    w.call(2, {.inside = [&w] {
+                 w.call(0);
+                 w.call(1);
+               }});
+  });
+}
+
 void an_old_call_is_superseded(world& w) {
   for (int i = 0; i < 2; ++i) caller_of(w, {0});
   w.caller([&w] { w.advance(10ms); });
@@ -245,6 +257,8 @@ const std::array table{
              executor_drops},
     scenario{"circle", "2 keys crossed", all, all, two_shards, circle_of_two},
     scenario{"circle_of_three", "3 keys in a circle", all, all, two_shards, circle_of_three},
+    scenario{"circle_over", "a key for which its leader has been waited for", all, all, two_shards,
+             a_wait_that_is_over},
     scenario{"max_age", "2 callers, the call grows too old", all, all, ageing,
              an_old_call_is_superseded},
     scenario{"max_age_once", "3 callers, the call grows too old", all, all, ageing,

@@ -407,7 +407,7 @@ void world::refused(entry& e, const std::error_code& why) {
 bool world::in_a_circle(const entry& e) {
   const entry* call = running_call_for(e.on);
   for (std::size_t i = 0; call != nullptr && i < max_threads; ++i) {
-    if (call->call.leader == nothing) return false;
+    if (call->call.running == nullptr || call->call.leader == nothing) return false;
     if (call->call.leader == e.thread) return true;
     call = awaited_by(call->call.leader);
   }

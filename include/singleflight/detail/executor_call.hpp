@@ -34,7 +34,7 @@ class drain {
   /// Notifies under the mutex: once that is released, the drain may be gone.
   void leave() noexcept {
     const std::lock_guard guard(mutex_);
-    if (--inside_ == 0) empty_.notify_all();
+    if (--inside_ == 0) empty_.notify_one();
   }
 
   void wait() noexcept {
