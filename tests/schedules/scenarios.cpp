@@ -177,9 +177,9 @@ void a_wait_that_is_over(world& w) {
   w.caller([&w] { w.call(1, {.inside = [&w] { w.call(0); }}); });
   w.caller([&w] {
     w.call(2, {.inside = [&w] {
-                 w.call(0);
-                 w.call(1);
-               }});
+             w.call(0);
+             w.call(1);
+           }});
   });
 }
 
