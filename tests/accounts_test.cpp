@@ -163,6 +163,23 @@ TEST(InFlight, TellsHowManyFollowACallAndHowLongTheFirstHasWaited) {
   EXPECT_TRUE(g.in_flight().empty());
 }
 
+TEST(InFlight, DoesNotForgetTheFirstFollowersTimeWhenTheSecondComes) {
+  group<int, int> g;
+  support::threads followers;
+  const auto now = [] { return std::chrono::steady_clock::now(); };
+  (void)g.do_call(1, [&] {
+    followers.start([&] { (void)g.do_call(1, [] { return 0; }); });
+    support::await_followers(g, 1);
+    const auto first_waits = now();
+    support::await([&] { return now() > first_waits + std::chrono::milliseconds(20); }, "time");
+    followers.start([&] { (void)g.do_call(1, [] { return 0; }); });
+    support::await_followers(g, 2);
+    const auto both_wait = now();
+    EXPECT_GE(g.in_flight().at(0).waited, both_wait - first_waits);
+    return 42;
+  });
+}
+
 TEST(InFlight, LeavesOutForgottenCallsWhichTheGaugesCount) {
   group<std::string, int> g;
   support::threads followers;
@@ -244,6 +261,48 @@ TEST(Shards, MayBeAnyNumberUpTo65536) {
       EXPECT_EQ(*g.do_call(key, [&] { return g.forget(key) ? key : ~key; }), key);
     }
     expect_idle(g.stats());
+  }
+}
+
+/// A key whose copy, under its shard's lock, takes as long as the test wants.
+struct slow_key {
+  static inline std::atomic<bool> copied{false}, goes_on{false};
+
+  explicit slow_key(int n) : number(n) {}
+  slow_key(const slow_key& other) : number(other.number) {
+    if (number != 0) return;
+    copied = true;
+    support::await([] { return goes_on.load(); }, "the test to let a key's copy go on");
+  }
+  slow_key& operator=(const slow_key&) = delete;
+  ~slow_key() = default;
+  friend bool operator==(const slow_key&, const slow_key&) = default;
+
+  int number;
+};
+
+struct number_of {
+  std::size_t operator()(const slow_key& key) const { return static_cast<std::size_t>(key.number); }
+};
+
+// Keys that follow each other, with a hash that is the key itself, are spread over the shards.
+TEST(Shards, AreSeveralForKeysInARow) {
+  for (const std::size_t shards : {0, 2, 16}) {
+    constexpr int keys = 32;
+    slow_key::copied = slow_key::goes_on = false;
+    group<slow_key, int, number_of> g({.shards = shards});
+    std::atomic<int> passed{0};
+    support::threads callers;
+    const auto call = [&](int n) {
+      const slow_key key(n);
+      (void)g.do_call(key, [] { return 42; });
+      ++passed;
+    };
+    callers.start([&] { call(0); });
+    support::await([] { return slow_key::copied.load(); }, "the lock of one shard to be held");
+    for (int n = 1; n <= keys; ++n) callers.start([&, n] { call(n); });
+    support::await([&] { return passed >= keys / 4; }, "the keys of other shards");
+    slow_key::goes_on = true;
   }
 }
 

@@ -14,6 +14,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 #include <version>
 
@@ -78,6 +79,30 @@ TEST(CircleThroughAnExecutor, ThatRunsTheTaskLateIsRefusedInOne) {
     });
   };
   expect_one_refused_through(late, [&](const auto&) { elsewhere.join(); });
+}
+
+// The executor returns only when its task waits, so that the caller's own wait closes the circle.
+TEST(CircleThroughAnExecutor, IsRefusedToTheCallerWhoseTaskWaitsForItAlready) {
+  group<std::string, int> g;
+  support::thread_executor elsewhere;
+  const auto until_it_waits = [&](auto task) {
+    elsewhere(std::move(task));
+    support::await_followers(g, 2);  // the caller itself, and the loader
+  };
+  std::exception_ptr told;
+  const auto a = g.do_call("a", [&] {
+    told = support::thrown_by([&] {
+      (void)g.do_call_on("b", until_it_waits, {},
+                         [&] { return *g.do_call("a", [] { return 0; }); });
+    });
+    return 42;
+  });
+  elsewhere.join();
+  EXPECT_EQ(*a, 42);
+  EXPECT_EQ(support::call_error_of(told), circle);
+  EXPECT_EQ(g.stats().led, 2U);
+  EXPECT_EQ(g.stats().joined, 1U);
+  expect_idle(g);
 }
 
 TEST(CircleThroughAnExecutor, IsRefusedToAFollowerOfACallThatHasNotBegun) {

@@ -4,13 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <functional>
 #include <singleflight/group.hpp>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -130,6 +133,19 @@ TEST(Allocations, AreSavedByKeepingAKeyOfAtMost1024Bytes) {
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(cost_of([&] { (void)other.do_call(huge, [] { return 42; }); }).allocations, 1);
   }
+}
+
+// A group allocates its shards together, and the buckets of each.
+TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
+  const auto shards = [](std::size_t wanted) {
+    return cost_of([&] { const group<int, int> g({.shards = wanted}); }).allocations - 1;
+  };
+  EXPECT_EQ(shards(1), 1);
+  EXPECT_EQ(shards(2), 2);
+  EXPECT_EQ(shards(3), 4);
+  EXPECT_EQ(shards(100), 128);
+  const unsigned threads = std::max(std::thread::hardware_concurrency(), 1U);
+  EXPECT_EQ(static_cast<unsigned>(shards(0)), std::bit_ceil(8 * threads));
 }
 
 // A shard doubles its buckets when it has as many calls, and never looks through more than a few.

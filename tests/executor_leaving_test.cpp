@@ -182,6 +182,29 @@ TEST(FirstCallerOfDoCallOn, MakesNoRoomForAFollowerByLeaving) {
   EXPECT_EQ(joined.get(), 42);
 }
 
+TEST(FirstCallerOfDoCallOn, IsNoFollowerWhenAFollowerHasLeft) {
+  flights g({.max_waiters = 1});
+  support::task_queue queue;
+  support::threads first;
+  first.start([&] { EXPECT_EQ(*g.do_call_on("key", queue, {}, [] { return 42; }), 42); });
+  support::await([&] { return queue.size() == 1; }, "the task");
+  support::await(
+      [&] {
+        const auto told = support::thrown_by([&] {
+          (void)g.do_call("key", call_options{.deadline = clock::now() + 20ms}, [] { return 0; });
+        });
+        EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+        return g.stats().joined == 1;
+      },
+      "a follower to join before its deadline");
+  const auto room = [&] { return g.do_async("key", queue, [] { return 0; }); };
+  const auto follower = room();
+  EXPECT_EQ(support::call_error_of(support::thrown_by([&] { (void)room(); })),
+            std::errc::resource_unavailable_try_again);
+  queue.run();
+  EXPECT_EQ(follower.get(), 42);
+}
+
 TEST(CallerOfDoAsync, KeepsTheCallAliveForEver) {
   flights g;
   support::task_queue queue;

@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <future>
 #include <singleflight/group.hpp>
 #include <thread>
 #include <vector>
@@ -107,6 +109,61 @@ TEST(Freshness, UnlistsTheCallBeforeItsValueIsPublished) {
   EXPECT_GE(moves, 1);
   EXPECT_EQ(listed_when_moved, 0U);
   EXPECT_EQ(waiting_when_moved, 0U);
+}
+
+struct one_hash {
+  std::size_t operator()(int) const { return 42; }
+};
+
+/// Holds the lock of its shard while it compares two keys, and looks whether a result is out.
+struct watching_equal {
+  std::atomic<bool>* holds;
+  const std::function<bool()>* is_out;
+  std::atomic<bool>* seen;
+
+  bool operator()(int a, int b) const {
+    if (a == b) return true;
+    *holds = true;
+    for (int i = 0; i < 1000 && !*seen; ++i) {
+      if ((*is_out)()) *seen = true;
+      std::this_thread::yield();
+    }
+    return false;
+  }
+};
+
+/// A call without a value has nothing to move that could tell. But its result must not be out while
+/// somebody holds the lock that its end needs. `enter(g, load)` enters with key 0.
+template <class Enter>
+void expect_unlisted_before_its_end_is_known(const Enter& enter) {
+  std::atomic<bool> holds{false}, seen{false};
+  std::shared_future<void> result;
+  const std::function<bool()> is_out = [&] {
+    return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  };
+  group<int, void, one_hash, watching_equal> g({.shards = 1}, {}, {&holds, &is_out, &seen});
+  support::threads watcher;
+  enter(g, [&] {
+    EXPECT_EQ(g.in_flight().size(), 1U);
+    result = g.do_async(
+        0, [](auto task) { task(); }, [] {});
+    watcher.start([&] { g.forget(1); });
+    support::await([&] { return holds.load(); }, "the lock to be held");
+  });
+  watcher.join();
+  result.wait();
+  EXPECT_FALSE(seen);
+}
+
+TEST(Freshness, UnlistsTheCallBeforeTheEndOfItsLoaderIsKnown) {
+  expect_unlisted_before_its_end_is_known([](auto& g, const auto& load) { g.do_call(0, load); });
+}
+
+TEST(Freshness, UnlistsTheCallOnAnExecutorBeforeTheEndOfItsLoaderIsKnown) {
+  expect_unlisted_before_its_end_is_known([](auto& g, const auto& load) {
+    g.do_call_on(
+        0, [](auto task) { task(); }, {}, load);
+  });
 }
 
 TEST(Freshness, RunsOneCallPerKeyAtATime) {

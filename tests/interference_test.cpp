@@ -266,6 +266,8 @@ TEST(Interference, OfACancelledThreadTakesItsInterestWithIt) {
   cancelled.join();
   threads.join();
   EXPECT_EQ(g.stats().waiting, 0U);
+  EXPECT_EQ(g.stats().timed_out, 0U);
+  EXPECT_EQ(g.stats().cancelled, 1U);  // the leader, which has asked for it
 }
 #endif
 

@@ -38,6 +38,7 @@ class dice {
 struct plan {
   std::uint64_t seed = 0;
   std::uint64_t round = 0;
+  int size = 0;  // operations, more or less
   int keys = 0;
   int threads = 0;
   int operations = 0;  // of each thread
@@ -48,14 +49,15 @@ struct plan {
   bool counts_loaders = false;  // takes a lock in each loader
   singleflight::group_options options{};
 
-  static plan draw(std::uint64_t seed, std::uint64_t round) {
+  static plan draw(std::uint64_t seed, std::uint64_t round, int size) {
     dice random(seed, round, 0);
     plan p;
     p.seed = seed;
     p.round = round;
+    p.size = size;
     p.keys = random.one_of({1, 1, 2, 3, 8, 16, 64});
     p.threads = random.one_of({2, 2, 3, 4, 8, 16, 32});
-    p.operations = 24'000 / p.threads;
+    p.operations = size / p.threads;
     p.long_keys = random.one_in(2);
     p.leaves = random.one_in(2);
     p.forgets = random.one_in(2);
@@ -97,8 +99,10 @@ struct plan {
   [[noreturn]] void violated(const char* what) const noexcept {
     std::fprintf(stderr, "stress: VIOLATED: %s\nstress: ", what);
     print(stderr);
-    std::fprintf(stderr, "stress: to run this round again: stress --seed %llu --round %llu\n",
-                 static_cast<unsigned long long>(seed), static_cast<unsigned long long>(round));
+    std::fprintf(
+        stderr,
+        "stress: to run this round again: stress --seed %llu --round %llu --round-size %d\n",
+        static_cast<unsigned long long>(seed), static_cast<unsigned long long>(round), size);
     std::fflush(nullptr);
     std::_Exit(1);
   }

@@ -27,13 +27,15 @@ struct settings {
   std::uint64_t seed = std::random_device{}();
   std::optional<std::uint64_t> round;
   std::uint64_t operations = 1'000'000;
+  int round_size = 24'000;          // operations
   std::chrono::seconds seconds{0};  // instead of a number of operations
 };
 
 [[noreturn]] void usage(int status) {
   std::fputs(
-      "usage: stress [--operations N | --seconds N] [--seed N [--round N]]\n"
-      "  --round N   runs that round again and again, --operations or --seconds long\n",
+      "usage: stress [--operations N | --seconds N] [--seed N [--round N]] [--round-size N]\n"
+      "  --round N        runs that round again and again, --operations or --seconds long\n"
+      "  --round-size N   operations in a round, instead of 24,000\n",
       status == 0 ? stdout : stderr);
   std::exit(status);
 }
@@ -48,6 +50,7 @@ std::uint64_t number(const char* text) {
 settings parse(int argc, char** argv) {
   const option known[] = {{"seed", required_argument, nullptr, 's'},
                           {"round", required_argument, nullptr, 'r'},
+                          {"round-size", required_argument, nullptr, 'z'},
                           {"operations", required_argument, nullptr, 'o'},
                           {"seconds", required_argument, nullptr, 't'},
                           {"help", no_argument, nullptr, 'h'},
@@ -60,6 +63,9 @@ settings parse(int argc, char** argv) {
         break;
       case 'r':
         s.round = number(optarg);
+        break;
+      case 'z':
+        s.round_size = static_cast<int>(number(optarg));
         break;
       case 'o':
         s.operations = number(optarg);
@@ -116,7 +122,7 @@ int main(int argc, char** argv) {
   };
   std::uint64_t rounds = 0;
   for (; goes_on(); ++rounds) {
-    run_watched(stress::plan::draw(s.seed, s.round.value_or(rounds)));
+    run_watched(stress::plan::draw(s.seed, s.round.value_or(rounds), s.round_size));
     if (steady_clock::now() > next_line) {
       print("so far ", rounds + 1);
       next_line += std::chrono::seconds(30);

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// Whoever gets no result is told why, in a sentence that says what happened.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <functional>
+#include <singleflight/group.hpp>
+#include <string>
+#include <system_error>
+#include <version>
+
+#include "executors.hpp"
+#include "support.hpp"
+
+#if defined(__cpp_lib_jthread)
+#include <stop_token>
+#endif
+
+namespace {
+
+using singleflight::call_error;
+using singleflight::call_options;
+using singleflight::group;
+
+/// Expects `enter` to be refused: `what()` is the sentence, then the text of the code.
+void expect_refused(std::errc code, const std::string& sentence,
+                    const std::function<void()>& enter) {
+  try {
+    enter();
+    ADD_FAILURE() << "was not refused";
+  } catch (const call_error& error) {
+    EXPECT_EQ(error.code(), code);
+    EXPECT_EQ(error.what(),
+              "singleflight: " + sentence + ": " + std::make_error_code(code).message());
+  }
+}
+
+TEST(Refusal, OfALateCallerNamesTheDeadline) {
+  group<int, int> g;
+  expect_refused(std::errc::timed_out, "the deadline passed before the call ended", [&] {
+    (void)g.do_call(1, call_options{.deadline = std::chrono::steady_clock::time_point()},
+                    [] { return 42; });
+  });
+}
+
+#if defined(__cpp_lib_jthread)
+
+TEST(Refusal, OfAStoppedCallerNamesTheStopRequest) {
+  group<int, int> g;
+  std::stop_source stop;
+  stop.request_stop();
+  expect_refused(
+      std::errc::operation_canceled, "the caller was told to stop before the call ended",
+      [&] { (void)g.do_call(1, call_options{.stop = stop.get_token()}, [] { return 42; }); });
+}
+
+#endif
+
+TEST(Refusal, OfACircleNamesTheLoader) {
+  group<int, int> g;
+  expect_refused(std::errc::resource_deadlock_would_occur,
+                 "a loader called what waits for it, and would wait for itself",
+                 [&] { (void)g.do_call(1, [&] { return *g.do_call(1, [] { return 42; }); }); });
+}
+
+TEST(Refusal, OfOneFollowerTooManyNamesTheOption) {
+  group<int, int> g({.max_waiters = 0});
+  (void)g.do_call(1, [&] {
+    support::threads(1, [&](std::size_t) {
+      expect_refused(std::errc::resource_unavailable_try_again,
+                     "the call has group_options::max_waiters followers already",
+                     [&] { (void)g.do_call(1, [] { return 0; }); });
+    });
+    return 42;
+  });
+}
+
+TEST(Refusal, OfACallThatNobodyRanNamesTheExecutor) {
+  group<int, int> g;
+  expect_refused(std::errc::owner_dead, "the executor dropped the loader without running it", [&] {
+    (void)g.do_call_on(
+        1, [](const auto&) {}, {}, [] { return 42; });
+  });
+}
+
+}  // namespace
