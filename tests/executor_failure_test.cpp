@@ -283,6 +283,29 @@ TEST(LoaderOnAnExecutor, FailsTheCallForEverybodyIfItsThreadExits) {
   call.expect_failed();
   EXPECT_EQ(support::call_error_of(call.told[0]), std::errc::owner_dead);
 }
+
+TEST(ExecutorThatExitsItsThread, FailsTheCallThoughItHasQueuedTheTask) {
+  group<std::string, int> g;
+  std::function<void()> queued;
+  std::shared_future<int> joined;
+  support::threads caller;
+  caller.start([&] {
+    (void)g.do_async(
+        "key",
+        [&](const auto& task) {
+          queued = task;
+          joined = g.do_async("key", support::inline_executor, [] { return 0; });
+          pthread_exit(nullptr);
+        },
+        [] { return 42; });
+  });
+  caller.join();
+  queued();
+  EXPECT_EQ(support::call_error_of(support::thrown_by([&] { (void)joined.get(); })),
+            std::errc::owner_dead);
+  EXPECT_EQ(g.stats().failed, 1U);
+  EXPECT_EQ(g.stats().in_flight, 0U);
+}
 #endif
 
 }  // namespace

@@ -501,7 +501,7 @@ class Header:
     @staticmethod
     def _independent(first, second):
         """Whether both are assignments without calls, and neither names what the other writes to."""
-        written = [re.fullmatch(r"(?:\+\+|--)?[\w.>:-]*?(\w+)(?: [+-]?= [^(){}]+)?;", s) for s in (first, second)]
+        written = [re.fullmatch(r"(?:\+\+|--)?[\w.>:-]*?(\w+)(?: [+*-]?= [^(){}]+)?;", s) for s in (first, second)]
         return all(written) and not re.search(rf"\b{written[0][1]}\b", second) and \
             not re.search(rf"\b{written[1][1]}\b", first)
 

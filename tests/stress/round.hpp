@@ -170,7 +170,10 @@ class round {
   void look_at_all() {
     const auto all = group_->in_flight();
     std::vector<Key> listed;
-    for (const auto& call : all) listed.push_back(call.key);
+    for (const auto& call : all) {
+      if (call.waited < call.waited.zero()) plan_.violated("somebody waits since a time to come");
+      listed.push_back(call.key);
+    }
     std::sort(listed.begin(), listed.end());
     if (std::adjacent_find(listed.begin(), listed.end()) != listed.end()) {
       plan_.violated("a key is listed twice");

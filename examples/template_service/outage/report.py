@@ -155,9 +155,10 @@ goes on.
 
 ## What it means
 
-* Without coalescing the store gets {overload:.1f} times what it can do. Requests queue for its
-  {connections} connections, and those that have waited 2 s are answered 503. More connections would move
-  the queue into the database, where it is dearer.
+* Without coalescing every request is a query: {rate} arrive in a second, and the store answered
+  {answered:.0f} at best. Those that it cannot take queue for its {connections} connections, and when they
+  have waited 2 s they are answered 503. More connections would move the queue into the database, where
+  it is dearer.
 * With coalescing a key costs each process one query at a time, however many ask for it. So the load on
   the store is bounded by how many *different* templates are asked for at once, not by how many
   requests come; and where it gets slower, more requests share each query.
@@ -175,8 +176,9 @@ goes on.
 cache warms, which is not shown.
 
 Everything runs on those processors, so the load is scaled to them. First the store's capacity is
-measured, here {capacity:.0f} queries/s with all connections busy and the same ids; then requests arrive at {overload:.1f}
-times that, {rate}/s, at random moments, whatever the answers do. (The clients are a small program on
+measured, here {capacity:.0f} queries/s with all connections busy and the same ids, by a load so heavy that it
+takes much of the processors itself; then requests arrive at {overload:.1f} times that, {rate}/s, at random
+moments, whatever the answers do. (The clients are a small program on
 libcurl, [open_loop.cpp](../examples/template_service/outage/open_loop.cpp): of the load generators in
 Debian, none combines a fixed rate, ids from a distribution, and a latency that counts from when the
 request was due.) Ids follow Zipf's law with the exponent {skew}, which is steeper than most real loads:
@@ -210,6 +212,13 @@ def heart():
     return "\n".join(line[2:] for line in lines[begin:end + 1])
 
 
+def most_answered(runs, timeline):
+    """What the store answered in a second of the cut, at best, when it was asked by every request."""
+    begin, end = phase(runs[0], timeline, "cut")
+    return max(row["store_queries"] for run in runs if run.coalesce == "off"
+               for row in run.rows[begin:end])
+
+
 def publish(stage, runs, results, docs):
     from outage import (CONNECTIONS, SCENARIOS, SERVICES, SKEW, TEMPLATES, UPDATE_EVERY)
     import datetime
@@ -223,6 +232,7 @@ def publish(stage, runs, results, docs):
         queries=sum(len(spans) for run in runs for spans in run.executions.values()),
         overload=stage.rate / stage.capacity, connections=SERVICES * CONNECTIONS,
         connections_each=CONNECTIONS, machine=machine(), templates=TEMPLATES, update=UPDATE_EVERY,
-        warm=stage.timeline.warm, capacity=stage.capacity, rate=stage.rate, skew=SKEW)
+        warm=stage.timeline.warm, capacity=stage.capacity, rate=stage.rate, skew=SKEW,
+        answered=most_answered(runs, stage.timeline))
     with open(os.path.join(docs, "outage.md"), "w") as out:
         out.write(page)
