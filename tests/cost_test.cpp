@@ -146,6 +146,7 @@ TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
   EXPECT_EQ(shards(100), 128);
   const unsigned threads = std::max(std::thread::hardware_concurrency(), 1U);
   EXPECT_EQ(static_cast<unsigned>(shards(0)), std::bit_ceil(8 * threads));
+  EXPECT_EQ(cost_of([] { const group<int, int> g; }).allocations - 1, shards(0));
 }
 
 // A shard doubles its buckets when it has as many calls, and never looks through more than a few.

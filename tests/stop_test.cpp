@@ -21,7 +21,9 @@
 #include <stop_token>
 #include <string>
 #include <system_error>
+#include <vector>
 
+#include "held_call.hpp"
 #include "support.hpp"
 
 namespace {
@@ -460,6 +462,33 @@ TEST(Stop, OfALeaderThatIsReturningTouchesNoCallButItsOwn) {
   EXPECT_EQ(ended, rounds);
   EXPECT_LE(g.stats().cancelled, std::uint64_t{rounds});
   EXPECT_EQ(g.stats().in_flight, 0U);
+}
+
+TEST(Stop, OrDeadlineOfACrowdLeavesNobodyBehind) {
+  constexpr std::size_t callers = 8, entries_each = 300;
+  group<int, int> g;
+  std::vector<std::vector<std::stop_source>> stops(callers);
+  for (auto& of_one : stops) of_one.resize(entries_each);
+  std::atomic<std::size_t> left{0};
+  support::held_call held(g);
+  support::threads(callers, [&](std::size_t caller) {
+    for (std::size_t i = 0; i < entries_each; ++i) {
+      stops[(caller + 1) % callers][i].request_stop();
+      try {
+        (void)g.do_call(0,
+                        call_options{.deadline = clock::now() + std::chrono::microseconds(i % 100),
+                                     .stop = stops[caller][i].get_token()},
+                        [] { return 0; });
+      } catch (const call_error&) {
+        ++left;
+      }
+    }
+  });
+  EXPECT_EQ(left, callers * entries_each);
+  EXPECT_EQ(g.stats().timed_out + g.stats().cancelled, callers * entries_each);
+  EXPECT_EQ(g.stats().waiting, 0U);
+  held.end(42);
+  EXPECT_EQ(held.value, 42);
 }
 
 TEST(StopToken, OfACallThatNobodyLeavesIsNeverTriggered) {

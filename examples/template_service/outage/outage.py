@@ -227,8 +227,8 @@ def parse(arguments):
     parser = argparse.ArgumentParser(prog="./dev outage", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute instead of eight; the figures "
                         "mean little, the checks all they do")
-    parser.add_argument("--overload", type=float, default=2.0, metavar="FACTOR",
-                        help="requests for each query that the store can answer (default: 2)")
+    parser.add_argument("--overload", type=float, default=1.5, metavar="FACTOR",
+                        help="requests for each query that the store can answer (default: 1.5)")
     parser.add_argument("--docs", type=os.path.abspath, metavar="DIRECTORY",
                         help="write outage.md and its pictures there")
     parser.add_argument("--programs", type=os.path.abspath, required=True, help=argparse.SUPPRESS)

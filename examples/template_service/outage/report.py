@@ -71,12 +71,6 @@ def column(run, timeline):
     failed_then = sum(status != 200 for _, status, _ in during)
     failed = sum(status != 200 for _, status, _ in run.requests)
     begin, end = phase(run, timeline, "cut")
-    before, after = run.samples[begin], run.samples[end]
-    seconds = after[0] - before[0]
-
-    def rate(name):
-        return (after[1][name] - before[1][name]) / seconds
-
     executions = run.executions.values()
     return {
         "requests during the cut": f"{len(during):,}",
@@ -87,10 +81,11 @@ def column(run, timeline):
         "p50 during the cut": milliseconds(measure.percentile([r[2] for r in during], 0.5)),
         "p99 during the cut": milliseconds(p99(run, timeline, "cut")),
         "one query, healthy": milliseconds(mean_query_ms(run, timeline, "healthy")),
-        "store queries/s, healthy": f"{healthy_rate(run, timeline):.0f}",
-        "store queries/s during the cut": f"{rate('Com_select'):.0f}",
-        "calls begun/s, joined/s": f"{rate('singleflight_led_total'):.0f}, "
-                                   f"{rate('singleflight_joined_total'):.0f}",
+        "store queries/s, healthy": f"{rate_in(run, timeline, 'healthy', 'Com_select'):.0f}",
+        "store queries/s during the cut": f"{rate_in(run, timeline, 'cut', 'Com_select'):.0f}",
+        "calls begun/s, joined/s":
+            f"{rate_in(run, timeline, 'cut', 'singleflight_led_total'):.0f}, "
+            f"{rate_in(run, timeline, 'cut', 'singleflight_joined_total'):.0f}",
         "queries running at once, at most":
             f"{max(row['store_running'] for row in run.rows[begin:end])}",
         "for one key and process, at most": f"{max(map(measure.most_at_once, executions))}",
@@ -100,10 +95,10 @@ def column(run, timeline):
     }
 
 
-def healthy_rate(run, timeline):
-    begin, end = phase(run, timeline, "healthy")
+def rate_in(run, timeline, name, counter):
+    begin, end = phase(run, timeline, name)
     (then, before), (now, after) = run.samples[begin], run.samples[end]
-    return (after["Com_select"] - before["Com_select"]) / (now - then)
+    return (after[counter] - before[counter]) / (now - then)
 
 
 def table(stage, runs):
@@ -155,10 +150,10 @@ goes on.
 
 ## What it means
 
-* Without coalescing every request is a query: {rate} arrive in a second, and the store answered
-  {answered:.0f} at best. Those that it cannot take queue for its {connections} connections, and when they
-  have waited 2 s they are answered 503. More connections would move the queue into the database, where
-  it is dearer.
+* Without coalescing every request is a query: {due:.0f} arrived in a second of the cut, and the store
+  answered {answered:.0f}. The others queue for its {connections} connections, the longer the queue the longer the
+  wait, and those that have waited 2 s are answered 503. More connections would move the queue into
+  the database, where it is dearer.
 * With coalescing a key costs each process one query at a time, however many ask for it. So the load on
   the store is bounded by how many *different* templates are asked for at once, not by how many
   requests come; and where it gets slower, more requests share each query.
@@ -212,13 +207,6 @@ def heart():
     return "\n".join(line[2:] for line in lines[begin:end + 1])
 
 
-def most_answered(runs, timeline):
-    """What the store answered in a second of the cut, at best, when it was asked by every request."""
-    begin, end = phase(runs[0], timeline, "cut")
-    return max(row["store_queries"] for run in runs if run.coalesce == "off"
-               for row in run.rows[begin:end])
-
-
 def publish(stage, runs, results, docs):
     from outage import (CONNECTIONS, SCENARIOS, SERVICES, SKEW, TEMPLATES, UPDATE_EVERY)
     import datetime
@@ -226,6 +214,7 @@ def publish(stage, runs, results, docs):
     os.makedirs(pictures, exist_ok=True)
     for scenario in SCENARIOS:
         shutil.copy(os.path.join(results, scenario + ".svg"), pictures)
+    off = next(run for run in runs if run.coalesce == "off")
     page = PAGE.format(
         date=datetime.date.today().isoformat(), services=SERVICES, cut=stage.timeline.cut,
         heart=heart(), table=table(stage, runs), hurt=HURT_FACTOR,
@@ -233,6 +222,7 @@ def publish(stage, runs, results, docs):
         overload=stage.rate / stage.capacity, connections=SERVICES * CONNECTIONS,
         connections_each=CONNECTIONS, machine=machine(), templates=TEMPLATES, update=UPDATE_EVERY,
         warm=stage.timeline.warm, capacity=stage.capacity, rate=stage.rate, skew=SKEW,
-        answered=most_answered(runs, stage.timeline))
+        due=len(requests_in(off, stage.timeline, "cut")) / stage.timeline.cut,
+        answered=rate_in(off, stage.timeline, "cut", "Com_select"))
     with open(os.path.join(docs, "outage.md"), "w") as out:
         out.write(page)
