@@ -14,7 +14,6 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <typeinfo>
 #include <vector>
 
 #include "support.hpp"
@@ -87,8 +86,9 @@ TEST(Failure, KeepsASystemErrorOfTheLoaderApartFromTheGroupsOwn) {
     ASSERT_EQ(e, caught.front());
     try {
       std::rethrow_exception(e);
+    } catch (const call_error&) {
+      ADD_FAILURE() << "the loader's error has become the group's";
     } catch (const std::system_error& thrown) {
-      EXPECT_EQ(typeid(thrown), typeid(std::system_error));
       EXPECT_EQ(thrown.code(), std::errc::owner_dead);
     }
   }
