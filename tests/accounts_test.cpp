@@ -287,7 +287,7 @@ struct number_of {
 
 // Keys that follow each other, with a hash that is the key itself, are spread over the shards.
 TEST(Shards, AreSeveralForKeysInARow) {
-  for (const std::size_t shards : {0, 2, 16}) {
+  for (const std::size_t shards : {0U, 2U, 16U}) {
     constexpr int keys = 32;
     slow_key::copied = slow_key::goes_on = false;
     group<slow_key, int, number_of> g({.shards = shards});
