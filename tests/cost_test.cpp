@@ -124,14 +124,19 @@ TEST(Allocations, AreNoneForAKeyThatFitsWhereALongerOneIsInFlight) {
 }
 
 TEST(Allocations, AreSavedByKeepingAKeyOfAtMost1024Bytes) {
+  std::size_t size = 1024;
+  while (std::string(size, 'k').capacity() > 1024) --size;  // libraries round up
+  const std::string kept(size, 'k');
   group<std::string, int> g({.shards = 1});
-  const std::string kept(1024, 'k');
   EXPECT_EQ(cost_of([&] { (void)g.do_call(kept, [] { return 42; }); }).allocations, 1);
   EXPECT_EQ(cost_of([&] { (void)g.do_call(kept, [] { return 42; }); }).allocations, 0);
-  group<std::string, int> other({.shards = 1});
+}
+
+TEST(Allocations, AreNeverSavedByKeepingAHugeKey) {
+  group<std::string, int> g({.shards = 1});
   const std::string huge(1025, 'k');
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(cost_of([&] { (void)other.do_call(huge, [] { return 42; }); }).allocations, 1);
+    EXPECT_EQ(cost_of([&] { (void)g.do_call(huge, [] { return 42; }); }).allocations, 1);
   }
 }
 

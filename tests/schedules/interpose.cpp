@@ -91,8 +91,9 @@ pthread_t __wrap_pthread_self() {
 int __wrap_sched_yield() { return scheduler::active() == nullptr ? __real_sched_yield() : 0; }
 
 /// The futex calls of std::binary_semaphore, by which the destructor of a std::stop_callback waits
-/// for the callback to end on another thread.
-long __wrap_syscall(long number, ...) {
+/// for the callback to end on another thread. Reads six arguments however many there are, as the
+/// system's own does, which AddressSanitizer would take for an error.
+__attribute__((no_sanitize_address)) long __wrap_syscall(long number, ...) {
   std::array<long, 6> given{};
   va_list list;
   va_start(list, number);

@@ -403,20 +403,26 @@ void world::refused(entry& e, const std::error_code& why) {
 }
 
 /// Whether the caller would wait for a call whose leader waits, through others or not, for the
-/// caller's thread. If so, none of them can go on, so that it does not matter when one looks.
+/// caller's thread. If so, none of them can go on, so that it does not matter when one looks. Which
+/// of the key's calls it was, if some have been forgotten, nobody knows any more.
 bool world::in_a_circle(const entry& e) {
-  const entry* call = running_call_for(e.on);
+  return std::any_of(calls_.begin(), calls_.end(),
+                     [&](const entry* c) { return c->on == e.on && leads_back_to(e.thread, c); });
+}
+
+bool world::leads_back_to(int thread, const entry* call) const {
   for (std::size_t i = 0; call != nullptr && i < max_threads; ++i) {
     if (call->call.running == nullptr || call->call.leader == nothing) return false;
-    if (call->call.leader == e.thread) return true;
+    if (call->call.leader == thread) return true;
     call = awaited_by(call->call.leader);
   }
   return false;
 }
 
-const world::entry* world::running_call_for(key k) const {
-  const auto runs = [k](const entry* c) { return c->on == k && c->call.running != nullptr; };
-  const auto found = std::find_if(calls_.begin(), calls_.end(), runs);
+const world::entry* world::listed_call_for(key k) const {
+  const auto found = std::find_if(calls_.begin(), calls_.end(), [k](const entry* c) {
+    return c->on == k && c->call.running != nullptr && c->call.listed;
+  });
   return found == calls_.end() ? nullptr : *found;
 }
 
@@ -426,7 +432,7 @@ const world::entry* world::awaited_by(int thread) const {
   if (inner == nullptr) return nullptr;
   if (inner->call.begun) return inner->on_executor ? inner : nullptr;
   if (inner->joined != nothing) return &entries_[static_cast<std::size_t>(inner->joined)];
-  return threads_.in_critical_section(thread) ? running_call_for(inner->on) : nullptr;
+  return threads_.in_critical_section(thread) ? listed_call_for(inner->on) : nullptr;
 }
 
 // --- The end -------------------------------------------------------------------------------------

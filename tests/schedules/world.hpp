@@ -228,7 +228,8 @@ class world : public observer {
   void refused(entry& e, const std::error_code& why);
   void answered(entry& e, int of);
   [[nodiscard]] bool in_a_circle(const entry& e);
-  [[nodiscard]] const entry* running_call_for(key k) const;
+  [[nodiscard]] bool leads_back_to(int thread, const entry* call) const;
+  [[nodiscard]] const entry* listed_call_for(key k) const;
   [[nodiscard]] const entry* awaited_by(int thread) const;
   void judge_accounts();
   void judge_futures();
