@@ -292,12 +292,12 @@ TEST(Shards, AreSeveralForKeysInARow) {
     slow_key::copied = slow_key::goes_on = false;
     group<slow_key, int, number_of> g({.shards = shards});
     std::atomic<int> passed{0};
-    support::threads callers;
     const auto call = [&](int n) {
       const slow_key key(n);
       (void)g.do_call(key, [] { return 42; });
       ++passed;
     };
+    support::threads callers;
     callers.start([&] { call(0); });
     support::await([] { return slow_key::copied.load(); }, "the lock of one shard to be held");
     for (int n = 1; n <= keys; ++n) callers.start([&, n] { call(n); });
