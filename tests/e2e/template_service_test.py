@@ -88,10 +88,10 @@ class ReadThrough(WithServers):
 
     def test_an_entry_lives_for_thirty_seconds_give_or_take_a_tenth(self):
         client = self.start_service()
+        most = []
         for template in range(1, TEMPLATES + 1):
             client.details(template)
-        most = [int(self.ask_redis("PTTL", f"template-details:{template}:en")[1:])
-                for template in range(1, TEMPLATES + 1)]
+            most.append(int(self.ask_redis("PTTL", f"template-details:{template}:en")[1:]))
         self.assertTrue(all(0 < ms <= 33_000 for ms in most), most)
         self.assertGreater(len(set(ms // 1000 for ms in most)), 1, "all expire together")
 
@@ -222,7 +222,7 @@ class StoreDown(WithServers):
         client = self.start_service("--store-timeout-s=1")
         with self.queries_held():
             self.assertEqual(client.details(7).status, 503)
-        self.assertEqual(client.details(7).status, 200)
+        await_that(lambda: client.details(7).status == 200, "a query that takes less than a second")
 
 
 class Draining(WithServers):
