@@ -154,7 +154,7 @@ TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
   EXPECT_EQ(cost_of([] { const group<int, int> g; }).allocations - 1, shards(0));
 }
 
-// A shard doubles its buckets when it has as many calls, and never looks through more than a few.
+// A shard doubles its buckets when it has as many calls, so that its chains stay short.
 TEST(Allocations, AreOneWhereAShardHasAsManyCallsAsBuckets) {
   constexpr int deepest = 40;
   group<int, int> g({.shards = 1});

@@ -10,7 +10,6 @@
 #include <system_error>
 #include <version>
 
-#include "executors.hpp"
 #include "support.hpp"
 
 #if defined(__cpp_lib_jthread)

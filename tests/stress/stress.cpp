@@ -6,6 +6,7 @@
 
 #include <getopt.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -35,7 +36,7 @@ struct settings {
   std::fputs(
       "usage: stress [--operations N | --seconds N] [--seed N [--round N]] [--round-size N]\n"
       "  --round N        runs that round again and again, --operations or --seconds long\n"
-      "  --round-size N   operations in a round, instead of 24,000\n",
+      "  --round-size N   operations in a round, at least 32, instead of 24,000\n",
       status == 0 ? stdout : stderr);
   std::exit(status);
 }
@@ -65,7 +66,8 @@ settings parse(int argc, char** argv) {
         s.round = number(optarg);
         break;
       case 'z':
-        s.round_size = static_cast<int>(number(optarg));
+        s.round_size = static_cast<int>(std::min<std::uint64_t>(number(optarg), 1'000'000'000));
+        if (s.round_size < 32) usage(2);  // one for each thread
         break;
       case 'o':
         s.operations = number(optarg);

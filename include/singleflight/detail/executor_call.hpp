@@ -31,7 +31,8 @@ class drain {
     ++inside_;
   }
 
-  /// Notifies under the mutex: once that is released, the drain may be gone.
+  /// Notifies the one destructor that may wait, and under the mutex: once that is released, the drain
+  /// may be gone.
   void leave() noexcept {
     const std::lock_guard guard(mutex_);
     if (--inside_ == 0) empty_.notify_one();
