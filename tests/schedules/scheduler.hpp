@@ -63,6 +63,9 @@ class scheduler {
   /// are known to be independent. All other mutexes count as one.
   void know(const void* mutex, const char* name);
 
+  /// Gives each thread a value of its own of this thread-local word of the code under test.
+  static void keep(std::size_t& word) noexcept { the_fibers().keep(word); }
+
   /// Runs the threads to their ends, and forgets them and the mutexes.
   void run(strategy& decides, observer& sees);
 
