@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -356,6 +357,7 @@ void world::notice_unlisting(entry& owner, const call_type& c) {
   const auto most = plan_.options.max_age;
   expect(most != scheduler::clock::duration::max() && threads_.now() >= c.began + most,
          "a call was unlisted that nobody may unlist");
+  expect(c.leader != std::this_thread::get_id(), "a call was unlisted by its own loader");
   ++superseded_;
 }
 

@@ -95,7 +95,8 @@ struct how {
 ///   - at most one call is listed for a key, and nobody wants it or it has ended: never;
 ///   - a call is listed once, by the one that leads it, and is not listed again;
 ///   - only a listed call is joined: none that was forgotten, is dying or has ended;
-///   - a call is unlisted by its end, its forgetting, its age or the last loss of interest alone.
+///   - a call is unlisted by its end, its forgetting, its age or the last loss of interest alone, and
+///     for its age not by its own loader.
 /// When a caller has its answer:
 ///   - it is that of the call that it led or was seen to join, and an exception is the same object;
 ///   - the call had not ended, been given out or been forgotten before the caller came;
