@@ -95,7 +95,14 @@ class Results:
     def last_parts(self, prefix):
         """The alternatives that have rows under a prefix, in the order of NAMES."""
         found = {name[len(prefix):] for name in self.rows if name.startswith(prefix)}
+        self.all_named(found, NAMES, "NAMES", prefix)
         return [name for name in NAMES if name in found]
+
+    @staticmethod
+    def all_named(found, names, table, prefix):
+        """A row without a name would be left out silently."""
+        if unnamed := sorted(found - names.keys()):
+            sys.exit(f"report: {table} in bench/report.py has no name for {', '.join(unnamed)}, measured as {prefix}...")
 
 
 def canonical(name):
@@ -324,6 +331,8 @@ def section_extras(results):
         "do_call_on": "`do_call_on`, an executor that runs it at once",
         "do_async": "`do_async`, likewise, and `get()`",
     }
+    results.all_named({name[len("extras/"):] for name in results.rows if name.startswith("extras/")}, extras,
+                      "section_extras", "extras/")
     plain = results.get("extras/plain", "cpu_time")
     rows = []
     for name, title in extras.items():
