@@ -9,6 +9,7 @@ To add a check, add an entry to one of the tables below. An entry of LISTS says 
 function that returns names) and where: a file, and the part of it, as a regular expression.
 """
 import concurrent.futures
+import json
 import re
 import shutil
 import subprocess
@@ -75,9 +76,14 @@ PRINTER = "packaging/debug/singleflight_gdb.py"
 STATS, OPTIONS, GROUP = f"{HEADERS}/stats.hpp", f"{HEADERS}/options.hpp", f"{HEADERS}/group.hpp"
 
 
+def presets():
+    return json.loads(text("CMakePresets.json"))["configurePresets"]
+
+
 def compilers():
     """Those that a preset names with a version."""
-    return sorted(set(re.findall(r'"CMAKE_CXX_COMPILER": "((?:clang|g)\+\+-\d+)"', text("CMakePresets.json"))))
+    named = {preset.get("cacheVariables", {}).get("CMAKE_CXX_COMPILER", "") for preset in presets()}
+    return sorted(name for name in named if re.search(r"-\d+$", name))
 
 
 def row(start):
@@ -147,9 +153,7 @@ LISTS = [
         ("docs/quality.md", r"^[^\n]*clang\+\+[^\n]*libc\+\+[^\n]*"),
         ("docs/install.md", r"^[^\n]*clang\+\+[^\n]*libc\+\+[^\n]*"),
     ]),
-    ("preset", "CMakePresets.json", lambda: [name for name, hidden in re.findall(
-        r'^    \{"name": "([\w-]+)", (?:"displayName": "[^"]*", )?("hidden")?',
-        text("CMakePresets.json").partition('"buildPresets"')[0], re.M) if not hidden], [
+    ("preset", "CMakePresets.json", lambda: [preset["name"] for preset in presets() if "hidden" not in preset], [
         ("dev, tests/*/run, ci.yml", r".*"),
     ]),
     ("page", "docs/", lambda: [f"{page.stem}.md" for page in sorted((ROOT / "docs").glob("*.md"))], [
