@@ -15,6 +15,9 @@ import statistics
 import subprocess
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "docs"))
+import markers  # noqa: E402
+
 NAMES = {
     "none": "no coalescing",
     "global_mutex": "one mutex around cache and loader",
@@ -449,17 +452,6 @@ PLOTS = [
 ]
 
 
-def fill(text, sections):
-    """Puts each section between its markers."""
-    for name, section in sections.items():
-        begin, end = f"<!-- bench:{name} -->\n", f"<!-- /bench:{name} -->"
-        before, found, rest = text.partition(begin)
-        if not found or end not in rest:
-            sys.exit(f"report: docs/benchmarks.md has no markers for {name}")
-        text = before + begin + "\n" + section.strip() + "\n\n" + end + rest.partition(end)[2]
-    return text
-
-
 def write(directory, docs=None):
     """Reports on the runs in a directory, there and, if it is given, in the documentation."""
     results = Results(directory)
@@ -477,7 +469,7 @@ def write(directory, docs=None):
     print(f"bench: {directory}/ has results.json, benchmarks.md and the plots; runs/ has every row")
     if docs:
         page = docs / "benchmarks.md"
-        page.write_text(fill(page.read_text(), sections))
+        markers.fill(page, "bench", sections)
         (docs / "benchmarks").mkdir(exist_ok=True)
         for plot in directory.glob("*.svg"):
             shutil.copy(plot, docs / "benchmarks")

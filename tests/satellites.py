@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 ROOT = Path(__file__).resolve().parents[1]
 HEADERS = "include/singleflight"
 faults = []
@@ -239,6 +240,14 @@ def check_compiles(name):
     return [f"{name} does not compile with the headers: {error}" for error in errors[:1]]
 
 
+def check_code_in_pages():
+    sys.path.append(str(ROOT / "examples/template_service/outage"))
+    import report
+    if report.code() not in text("docs/outage.md"):
+        faults.append("docs/outage.md does not show the code of examples/template_service/template_reader.hpp; run "
+                      "python3 examples/template_service/outage/report.py")
+
+
 # --- What names tests --------------------------------------------------------------------------------
 
 
@@ -256,6 +265,7 @@ def check_names_of_tests():
 
 def main():
     check_lists()
+    check_code_in_pages()
     check_names_of_tests()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(check_part, name) for name in PARTS]
