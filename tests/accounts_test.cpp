@@ -9,11 +9,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <initializer_list>
 #include <limits>
-#include <new>
 #include <random>
 #include <singleflight/group.hpp>
 #include <stdexcept>
@@ -21,28 +19,8 @@
 #include <thread>
 #include <vector>
 
+#include "replaced_new.hpp"
 #include "support.hpp"
-
-namespace {
-thread_local std::uint64_t allocations = 0;
-}
-
-#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
-
-namespace {
-// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
-[[gnu::noinline]] void give_back(void* p) noexcept { std::free(p); }
-}  // namespace
-
-void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { give_back(p); }
-void operator delete(void* p, std::size_t) noexcept { give_back(p); }
-
-#endif
 
 namespace {
 
@@ -239,11 +217,11 @@ TEST(Memory, IsNotHeldAfterTenMillionKeys) {
   group<std::uint64_t, std::uint64_t> g;
   std::array<std::uint64_t, callers> made{}, wrong{};
   support::threads(callers, [&](std::size_t caller) {
-    const std::uint64_t before = allocations;
+    const std::uint64_t before = support::allocated_by_this_thread.blocks;
     for (std::uint64_t key = caller; key < keys; key += callers) {
       if (*g.do_call(key, [&] { return key; }) != key) ++wrong[caller];
     }
-    made[caller] = allocations - before;
+    made[caller] = support::allocated_by_this_thread.blocks - before;
   });
   for (std::size_t caller = 0; caller < callers; ++caller) {
     EXPECT_EQ(made[caller], 0U);

@@ -8,47 +8,15 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <future>
-#include <new>
 #include <random>
 #include <singleflight/group.hpp>
 #include <system_error>
 #include <thread>
 
 #include "held_call.hpp"
+#include "replaced_new.hpp"
 #include "support.hpp"
-
-namespace {
-std::atomic<std::size_t> live_bytes{0};
-}
-
-#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
-
-namespace {
-// The size of each block is kept in front of it.
-constexpr std::size_t header = __STDCPP_DEFAULT_NEW_ALIGNMENT__;
-
-// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
-[[gnu::noinline]] void give_back(void* p) noexcept {
-  if (p == nullptr) return;
-  void* const block = static_cast<char*>(p) - header;
-  live_bytes -= *static_cast<std::size_t*>(block);
-  std::free(block);
-}
-}  // namespace
-
-void* operator new(std::size_t n) {
-  void* const block = std::malloc(n + header);
-  if (block == nullptr) throw std::bad_alloc();
-  ::new (block) std::size_t(n);
-  live_bytes += n;
-  return static_cast<char*>(block) + header;
-}
-void operator delete(void* p) noexcept { give_back(p); }
-void operator delete(void* p, std::size_t) noexcept { give_back(p); }
-
-#endif
 
 namespace {
 
@@ -248,9 +216,9 @@ TEST(Deadline, OfAMillionFollowersOfOneCallLeavesNoMemoryBehind) {
     });
   };
   follow_until(1'000);
-  const std::size_t at_first = live_bytes;
+  const std::int64_t at_first = support::live_bytes;
   follow_until(followers);
-  EXPECT_EQ(live_bytes, at_first);
+  EXPECT_EQ(support::live_bytes, at_first);
   EXPECT_EQ(g.stats().waiting, 0U);
   EXPECT_EQ(g.in_flight().size(), 1U);
   call.end(42);

@@ -15,20 +15,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_TSAN
-#elif defined(__clang__)
-#if __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_TSAN
-#define SINGLEFLIGHT_TESTS_KEEP_NEW  // clang's runtime has an operator new that cannot be replaced
-#endif
-#if __has_feature(address_sanitizer)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(SINGLEFLIGHT_TESTS_TSAN)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
+#include "sanitizers.hpp"
 
 namespace support {
 

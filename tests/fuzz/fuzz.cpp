@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "allocations.hpp"
+#include "../replaced_new.hpp"
 #include "search.hpp"
 #include "world.hpp"
 
@@ -153,7 +153,7 @@ extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static auto* const threads = new scheduler(report);
   threads->trace(std::getenv("SCHEDULE_TRACE") != nullptr);
-  const std::ptrdiff_t blocks_before = blocks_alive();
+  const std::int64_t memory_before = support::live_bytes;
   {
     bytes input({data, size});
     world w(*threads, plan_of(input.next()));
@@ -162,6 +162,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     w.run(decides);
     w.judge();
   }
-  if (blocks_alive() != blocks_before) report("there is memory left", threads->choices());
+  if (support::live_bytes != memory_before) report("there is memory left", threads->choices());
   return 0;
 }

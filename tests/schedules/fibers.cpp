@@ -7,9 +7,9 @@
 #include <cstring>
 #include <utility>
 
-#include "sanitizer.hpp"
+#include "../sanitizers.hpp"
 
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -46,7 +46,7 @@ void fibers::switch_to(std::size_t to) {
   const std::size_t from = std::exchange(current_, to);
   swap_exceptions(contexts_[from].exceptions, contexts_[to].exceptions);
   if (word_ != nullptr) contexts_[from].word = std::exchange(*word_, contexts_[to].word);
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
   __sanitizer_start_switch_fiber(&contexts_[from].fake_stack, contexts_[to].stack,
                                  contexts_[to].size);
 #endif
@@ -55,13 +55,13 @@ void fibers::switch_to(std::size_t to) {
     contexts_[from].parked = std::move(left);
     return boost::context::fiber();
   });
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
   __sanitizer_finish_switch_fiber(contexts_[from].fake_stack, nullptr, nullptr);
 #endif
 }
 
 void fibers::arrive() noexcept {
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
   // The first to be left is the maker, whose stack only the sanitizer knows.
   context& maker_context = contexts_.back();
   const bool first = maker_context.stack == nullptr;
