@@ -13,7 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <future>
 #include <latch>
 #include <random>
 #include <singleflight/group.hpp>
@@ -34,48 +33,12 @@ using singleflight::group;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-/// A call for key 0, led by a thread of its own, whose loader counts the requests to stop and ends
-/// when it is told to, or with the test.
-class watched_call {
- public:
+/// A held call whose loader can be told to stop.
+struct watched_call : support::held_call {
   explicit watched_call(
       group<int, int>& g, const call_options& options = {},
-      const std::function<void()>& when_stopped = [] {}) {
-    const auto led = g.stats().led;
-    leader_.start([this, &g, options, when_stopped] {
-      auto result = g.do_call(0, options, [&](std::stop_token token) {
-        const std::stop_callback on_stop(token, [&] {
-          when_stopped();
-          ++stops;
-        });
-        running_ = true;
-        return value_.get_future().get();
-      });
-      value = *result;
-      shared = result.shared();
-    });
-    support::await([&] { return g.stats().led > led && running_; }, "the loader to run");
-  }
-  watched_call(const watched_call&) = delete;
-  watched_call& operator=(const watched_call&) = delete;
-  ~watched_call() {
-    if (!ended_) end(-1);
-  }
-  void end(int result) {
-    ended_ = true;
-    value_.set_value(result);
-    leader_.join();
-  }
-
-  std::atomic<int> stops{0};
-  int value = 0;        // what the leader got, once the call has ended
-  bool shared = false;  // likewise
-
- private:
-  std::promise<int> value_;
-  std::atomic<bool> running_{false};
-  bool ended_ = false;
-  support::threads leader_;
+      const std::function<void()>& when_stopped = [] {})
+      : held_call(g, options, when_stopped) {}
 };
 
 void expect_error(group<int, int>& g, const call_options& options, std::errc why) {
