@@ -27,11 +27,7 @@ namespace {
 using singleflight::call_error;
 using singleflight::group;
 using singleflight::group_stats;
-
-void expect_idle(const group_stats& stats) {
-  EXPECT_EQ(stats.in_flight, 0U);
-  EXPECT_EQ(stats.waiting, 0U);
-}
+using support::expect_idle;
 
 TEST(Stats, CountEachEntryOnceAsLedJoinedOrRejected) {
   constexpr std::size_t callers = 8;
@@ -76,7 +72,7 @@ TEST(Stats, CountEachEntryOnceAsLedJoinedOrRejected) {
   EXPECT_EQ(stats.led + stats.joined + stats.rejected, entries);
   EXPECT_EQ(stats.failed, throws);
   EXPECT_EQ(stats.timed_out + stats.cancelled + stats.superseded, 0U);
-  expect_idle(stats);
+  expect_idle(g);
   EXPECT_TRUE(g.in_flight().empty());
 }
 
@@ -94,7 +90,7 @@ TEST(Stats, CountACallAsFailedIfItEndsWithoutAValue) {
                int);
   EXPECT_EQ(g.stats().failed, 2U);
   EXPECT_EQ(g.stats().led, 3U);
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 TEST(Stats, AddUpOverTheShards) {
@@ -116,7 +112,7 @@ TEST(Stats, AddUpOverTheShards) {
   std::sort(listed.begin(), listed.end());
   ASSERT_EQ(listed.size(), std::size_t{keys});
   for (int key = 1; key <= keys; ++key) EXPECT_EQ(listed[static_cast<std::size_t>(key - 1)], key);
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 TEST(InFlight, TellsHowManyFollowACallAndHowLongTheFirstHasWaited) {
@@ -171,7 +167,7 @@ TEST(InFlight, LeavesOutForgottenCallsWhichTheGaugesCount) {
     return 0;
   });
   followers.join();
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 struct one_hash {
@@ -204,7 +200,7 @@ TEST(Flood, OfKeysWithOneHashIsToldApart) {
   EXPECT_EQ(listed_after, std::size_t{keys / 2});
   EXPECT_EQ(g.stats().led, std::uint64_t{keys});
   EXPECT_EQ(g.stats().rejected, std::uint64_t{keys / 2});
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 TEST(Memory, IsNotHeldAfterTenMillionKeys) {
@@ -228,7 +224,7 @@ TEST(Memory, IsNotHeldAfterTenMillionKeys) {
     EXPECT_EQ(wrong[caller], 0U);
   }
   EXPECT_EQ(g.stats().led, keys);
-  expect_idle(g.stats());
+  expect_idle(g);
   EXPECT_TRUE(g.in_flight().empty());
 }
 
@@ -238,7 +234,7 @@ TEST(Shards, MayBeAnyNumberUpTo65536) {
     for (int key : {0, 1, -1, std::numeric_limits<int>::min()}) {
       EXPECT_EQ(*g.do_call(key, [&] { return g.forget(key) ? key : ~key; }), key);
     }
-    expect_idle(g.stats());
+    expect_idle(g);
   }
 }
 

@@ -22,14 +22,9 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_idle;
 
 constexpr auto circle = std::errc::resource_deadlock_would_occur;
-
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-}
 
 /// Calls in a circle: thread i leads the call for key i, and when all do, its loader wants what the
 /// next thread leads, waiting as `options` say.

@@ -26,15 +26,10 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_idle;
 using namespace std::chrono_literals;
 
 constexpr auto circle = std::errc::resource_deadlock_would_occur;
-
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-}
 
 /// The loader of "a", on this thread, waits for "b" on an executor, whose loader wants "a".
 /// Whichever of the two waits comes last closes the circle.

@@ -28,15 +28,7 @@ using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 void expect_timed_out(group<int, int>& g, clock::time_point deadline) {
-  try {
-    (void)g.do_call(0, call_options{.deadline = deadline}, [] {
-      ADD_FAILURE() << "a follower's loader ran";
-      return 0;
-    });
-    ADD_FAILURE() << "did not time out";
-  } catch (const call_error& e) {
-    EXPECT_EQ(e.code(), std::errc::timed_out);
-  }
+  support::expect_error(g, {.deadline = deadline}, std::errc::timed_out);
 }
 
 /// Follows the call for key 0 until a deadline. (A caller that the scheduler holds up until then is

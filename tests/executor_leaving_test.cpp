@@ -21,17 +21,11 @@ namespace {
 
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_idle;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 using flights = group<std::string, int>;
-
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
-}
 
 /// Begins a call for "key" on `executor` and leaves it by a deadline. (If the scheduler holds this
 /// thread up until the deadline, the group refuses it at the door; then it tries again.)

@@ -23,15 +23,9 @@ namespace {
 
 using singleflight::group;
 using singleflight::group_options;
+using support::expect_idle;
 
 constexpr auto full = std::errc::resource_unavailable_try_again;
-
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
-}
 
 enum class entry { call, call_on, async };
 

@@ -22,11 +22,7 @@ namespace {
 
 using singleflight::call_error;
 using singleflight::group;
-
-void expect_idle(const singleflight::group_stats& stats) {
-  EXPECT_EQ(stats.in_flight, 0U);
-  EXPECT_EQ(stats.waiting, 0U);
-}
+using support::expect_idle;
 
 /// What each of `callers` callers of one call catches when its loader, with all of them joined,
 /// does `fail`. The exceptions outlive the threads: TSan does not see what orders their last
@@ -46,7 +42,7 @@ std::vector<std::exception_ptr> caught_by(std::size_t callers, const std::functi
   });
   EXPECT_EQ(g.stats().led, 1U);
   EXPECT_EQ(g.stats().failed, 1U);
-  expect_idle(g.stats());
+  expect_idle(g);
   EXPECT_EQ(g.do_call("key", [] { return 42; }).value(), 42);
   return caught;
 }
@@ -112,7 +108,7 @@ TEST(Failure, FreesTheKeyAThousandTimesOver) {
   });
   EXPECT_EQ(g.stats().led, rounds);
   EXPECT_EQ(g.stats().failed, rounds);
-  expect_idle(g.stats());
+  expect_idle(g);
   for (const auto& of_one_caller : caught) EXPECT_EQ(of_one_caller, caught.front());
 }
 
@@ -197,7 +193,7 @@ struct ending_thread {
       }
     }
     EXPECT_EQ(g.stats().failed, 2U);
-    expect_idle(g.stats());
+    expect_idle(g);
     for (int key : {1, 2}) {
       auto next = g.do_call(key, [] { return 42; });
       EXPECT_TRUE(next.led());

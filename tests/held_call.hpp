@@ -10,6 +10,7 @@
 #include <functional>
 #include <future>
 #include <singleflight/group.hpp>
+#include <system_error>
 #include <version>
 
 #if defined(__cpp_lib_jthread)
@@ -80,6 +81,20 @@ class held_call {
   bool ended_ = false;
   threads leader_;
 };
+
+/// Asks for the held call's key. The caller must be refused, or leave, with `code`.
+inline void expect_error(singleflight::group<int, int>& g,
+                         const singleflight::call_options& options, std::errc code) {
+  try {
+    (void)g.do_call(0, options, [] {
+      ADD_FAILURE() << "the caller's own loader ran";
+      return 0;
+    });
+    ADD_FAILURE() << "got a value";
+  } catch (const singleflight::call_error& e) {
+    EXPECT_EQ(e.code(), code);
+  }
+}
 
 }  // namespace support
 

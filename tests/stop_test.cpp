@@ -30,6 +30,7 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_error;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
@@ -40,18 +41,6 @@ struct watched_call : support::held_call {
       const std::function<void()>& when_stopped = [] {})
       : held_call(g, options, when_stopped) {}
 };
-
-void expect_error(group<int, int>& g, const call_options& options, std::errc why) {
-  try {
-    (void)g.do_call(0, options, [] {
-      ADD_FAILURE() << "a follower's loader ran";
-      return 0;
-    });
-    ADD_FAILURE() << "got a value";
-  } catch (const call_error& e) {
-    EXPECT_EQ(e.code(), why);
-  }
-}
 
 void expect_value(group<int, int>& g, const call_options& options, int value) {
   auto result = g.do_call(0, options, [] { return 0; });

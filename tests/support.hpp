@@ -38,6 +38,14 @@ void await_followers(const Group& group, std::size_t n) {
   await([&] { return group.stats().waiting == n; }, "the followers to have joined");
 }
 
+/// No call is listed or in flight in the group, and nobody waits.
+template <class Group>
+void expect_idle(const Group& group) {
+  EXPECT_EQ(group.stats().in_flight, 0U);
+  EXPECT_EQ(group.stats().waiting, 0U);
+  EXPECT_TRUE(group.in_flight().empty());
+}
+
 /// Threads that the destructor joins. (libc++ before 20 has no std::jthread.)
 class threads {
  public:
