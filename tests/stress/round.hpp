@@ -21,9 +21,9 @@
 #include <utility>
 #include <vector>
 
+#include "../thread_pool.hpp"
 #include "ledger.hpp"
 #include "plan.hpp"
-#include "pool.hpp"
 
 namespace stress {
 
@@ -299,7 +299,7 @@ class round {
   ledger ledger_;
   std::vector<Key> keys_;
   std::vector<stop_slot> slots_;
-  pool pool_;
+  support::thread_pool pool_;
   std::optional<group> group_;
 };
 
