@@ -27,14 +27,14 @@ int main() { std::puts("deadline: this library has no <stop_token>, which the st
 #include <thread>
 #include <vector>
 
-#include "stampede/sqlite.hpp"
-#include "stampede/temp_file.hpp"
+#include "common/sqlite.hpp"
+#include "common/temp_file.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 using clock = std::chrono::steady_clock;
-namespace sqlite = stampede::sqlite;
+namespace sqlite = examples::sqlite;
 
 /// Prints what happens, and when.
 class time_line {
@@ -148,8 +148,8 @@ void tell_the_story(const std::array<std::string, 2>& replicas) {
 
 int main() {
   try {
-    const std::array<stampede::temp_file, 2> files;
-    for (const stampede::temp_file& file : files) {
+    const std::array<examples::temp_file, 2> files;
+    for (const examples::temp_file& file : files) {
       sqlite::connection(file.path(), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)
           .execute(
               "CREATE TABLE templates (name TEXT PRIMARY KEY, body TEXT);"

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
 #include "live_view.hpp"
 #include "open_loop.hpp"
 #include "text.hpp"
@@ -49,7 +49,7 @@ inline percentile find_percentile(std::vector<outcome>& outcomes, double share) 
 }
 
 inline act_report make_report(std::string name, std::vector<outcome> outcomes,
-                              const pool_figures& figures, std::vector<sample> samples) {
+                              const examples::pool_stats& figures, std::vector<sample> samples) {
   act_report report;
   report.name = std::move(name);
   report.requests = outcomes.size();

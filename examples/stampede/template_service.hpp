@@ -6,7 +6,6 @@
 #include <singleflight/group.hpp>
 
 #include "cache.hpp"
-#include "connection_pool.hpp"
 #include "template_store.hpp"
 
 namespace stampede {
@@ -14,7 +13,7 @@ namespace stampede {
 /// What this example is about: the same read-through cache, without and with singleflight.
 class template_service {
  public:
-  template_service(connection_pool& database, cache& front) : database_(database), cache_(front) {}
+  template_service(store_pool& database, cache& front) : database_(database), cache_(front) {}
 
   /// Whoever misses queries the database, also when a hundred others do so for the same id.
   template_details get_alone(template_id id) {
@@ -37,12 +36,13 @@ class template_service {
  private:
   template_details query(template_id id) {
     using namespace std::chrono_literals;
-    template_details details = database_.load(id);
+    template_details details =
+        database_.with_connection([&](store_connection& open) { return open.load(id); });
     cache_.put(id, details, 30s);
     return details;
   }
 
-  connection_pool& database_;
+  store_pool& database_;
   cache& cache_;
   singleflight::group<template_id, template_details> flights_;
 };

@@ -8,9 +8,12 @@
 #include <stdexcept>
 #include <string>
 
-#include "sqlite.hpp"
+#include "../common/connection_pool.hpp"
+#include "../common/sqlite.hpp"
 
 namespace stampede {
+
+namespace sqlite = examples::sqlite;
 
 using template_id = std::uint32_t;  // 1, 2, ...: the lower, the more often asked for
 
@@ -83,6 +86,8 @@ class store_connection {
   explicit store_connection(const std::string& path)
       : database_(path, SQLITE_OPEN_READONLY), assemble_(database_, assemble_sql) {}
 
+  [[nodiscard]] static bool usable() noexcept { return true; }
+
   template_details load(template_id id) {
     assemble_.bind(std::int64_t{id}, "de");
     if (!assemble_.step()) throw std::runtime_error("an aggregate without a row");
@@ -108,6 +113,10 @@ class store_connection {
   sqlite::connection database_;
   sqlite::statement assemble_;
 };
+
+/// The database as the application sees it: as many queries at once as there are connections; the
+/// others wait until one is free.
+using store_pool = examples::connection_pool<store_connection>;
 
 }  // namespace stampede
 

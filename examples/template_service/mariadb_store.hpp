@@ -14,7 +14,8 @@
 #include <string>
 #include <string_view>
 
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
+#include "quiet_socket.hpp"
 #include "schema.hpp"
 #include "settings.hpp"
 #include "store.hpp"
@@ -118,15 +119,15 @@ class mariadb_store final : public store {
     create_and_fill([&](const std::string& sql) { connection->execute(sql); }, templates);
   }
 
-  [[nodiscard]] pool_stats connections() const override { return pool_.stats(); }
+  [[nodiscard]] examples::pool_stats connections() const override { return pool_.stats(); }
 
  private:
   std::optional<template_row> query(const template_key& key) override {
     return pool_.with_connection([&](mariadb_connection& mariadb) { return mariadb.load(key); });
   }
 
-  const connection_pool<mariadb_connection>::connect_function connect_;
-  connection_pool<mariadb_connection> pool_;
+  const examples::connection_pool<mariadb_connection>::connect_function connect_;
+  examples::connection_pool<mariadb_connection> pool_;
 };
 
 }  // namespace template_service

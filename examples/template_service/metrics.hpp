@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "../common/connection_pool.hpp"
 #include "cache.hpp"
-#include "connection_pool.hpp"
 #include "store.hpp"
 #include "template_reader.hpp"
 
@@ -110,7 +110,7 @@ class metrics {
 
   void add_store(families& all) const {
     const store_stats now = store_.stats();
-    const pool_stats pool = store_.connections();
+    const examples::pool_stats pool = store_.connections();
     add(all, kind::Counter, "template_store_queries_total", "Queries that the store answered.",
         now.answered);
     add(all, kind::Counter, "template_store_failures_total",

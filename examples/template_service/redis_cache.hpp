@@ -15,9 +15,10 @@
 #include <string>
 #include <utility>
 
+#include "../common/connection_pool.hpp"
 #include "cache.hpp"
 #include "circuit_breaker.hpp"
-#include "connection_pool.hpp"
+#include "quiet_socket.hpp"
 #include "settings.hpp"
 #include "template.hpp"
 
@@ -108,7 +109,7 @@ class redis_cache final : public cache {
     return all;
   }
 
-  [[nodiscard]] pool_stats connections() const { return pool_.stats(); }
+  [[nodiscard]] examples::pool_stats connections() const { return pool_.stats(); }
 
  private:
   static std::string name_of(const template_key& key) {
@@ -127,12 +128,13 @@ class redis_cache final : public cache {
       });
     } catch (const redis_error& error) {
       if (breaker_.trip(*began, error.what())) pool_.close_idle();
-    } catch (const pool_exhausted&) {  // crowded, or hanging: then those who have one will say so
+    } catch (const examples::
+                 pool_exhausted&) {  // crowded, or hanging: then those who have one will say so
     }
     return false;
   }
 
-  connection_pool<redis_connection> pool_;
+  examples::connection_pool<redis_connection> pool_;
   std::atomic<std::uint64_t> unavailable_ = 0;
   circuit_breaker breaker_;
 };

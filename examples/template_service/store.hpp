@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
 #include "log.hpp"
 #include "template.hpp"
 
@@ -56,7 +56,7 @@ class store {
       const std::optional<template_row> row = query(key);
       count_answer(std::chrono::steady_clock::now() - start);
       return row ? as_json(key, *row) : nullptr;
-    } catch (const pool_exhausted& error) {  // overloaded, which is neither up nor down
+    } catch (const examples::pool_exhausted& error) {  // overloaded, which is neither up nor down
       ++failed_;
       throw store_unavailable(error.what());
     } catch (const std::exception& error) {
@@ -68,7 +68,7 @@ class store {
   [[nodiscard]] store_stats stats() const {
     return {answered_, failed_, static_cast<double>(nanoseconds_) / 1e9};
   }
-  [[nodiscard]] virtual pool_stats connections() const = 0;
+  [[nodiscard]] virtual examples::pool_stats connections() const = 0;
 
  private:
   virtual std::optional<template_row> query(const template_key& key) = 0;

@@ -23,7 +23,7 @@
 #include <utility>
 #include <vector>
 
-#include "../../stampede/zipf.hpp"
+#include "../../common/zipf.hpp"
 
 namespace outage {
 namespace {
@@ -177,7 +177,7 @@ class open_loop {
   const std::unique_ptr<CURLM, cleanup> multi_;
   alarm_clock alarm_;
   std::mt19937_64 random_;
-  const stampede::zipf_distribution ids_;
+  const examples::zipf_distribution ids_;
   std::exponential_distribution<double> gap_;
   std::list<request> all_;
   std::vector<request*> free_;
