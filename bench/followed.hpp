@@ -80,12 +80,10 @@ class one_key {
   A coalescer_;
 };
 
-/// One key of this library, whose followers can leave at a deadline that does not come.
+/// One key of this library.
 template <class Value>
-class with_deadline {
+class one_group {
  public:
-  static constexpr const char* name = "singleflight_deadline";
-
   void renew() {}
 
   template <class Load>
@@ -93,37 +91,40 @@ class with_deadline {
     return group_.do_call(1, load);
   }
 
+ protected:
   template <class Load>
-  Value follow(const Load& load) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::hours(1);
-    return group_.do_call(1, {.deadline = deadline}, load);
+  Value follow_with(const ::singleflight::call_options& options, const Load& load) {
+    return group_.do_call(1, options, load);
   }
 
  private:
   ::singleflight::group<std::uint64_t, Value> group_;
 };
 
-/// One key of this library, whose followers can be stopped, each by a source of its own.
+/// Its followers can leave at a deadline that does not come.
 template <class Value>
-class with_stop_token {
+class with_deadline : public one_group<Value> {
  public:
-  static constexpr const char* name = "singleflight_stop_token";
-
-  void renew() {}
+  static constexpr const char* name = "singleflight_deadline";
 
   template <class Load>
-  Value lead(const Load& load) {
-    return group_.do_call(1, load);
+  Value follow(const Load& load) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::hours(1);
+    return this->follow_with({.deadline = deadline}, load);
   }
+};
+
+/// Its followers can be stopped, each by a source of its own.
+template <class Value>
+class with_stop_token : public one_group<Value> {
+ public:
+  static constexpr const char* name = "singleflight_stop_token";
 
   template <class Load>
   Value follow(const Load& load) {
     const std::stop_source source;
-    return group_.do_call(1, {.stop = source.get_token()}, load);
+    return this->follow_with({.stop = source.get_token()}, load);
   }
-
- private:
-  ::singleflight::group<std::uint64_t, Value> group_;
 };
 
 }  // namespace bench
