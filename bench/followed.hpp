@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the threads of a herd wait for.
+// The calls that the threads of a herd follow.
 #ifndef SINGLEFLIGHT_BENCH_FOLLOWED_HPP
 #define SINGLEFLIGHT_BENCH_FOLLOWED_HPP
 
@@ -12,13 +12,13 @@
 
 namespace bench {
 
-/// What the standard library takes to wake its waiters: no keys, no map.
+/// A bare std::shared_future, without keys and without a map: the floor of any wake-up.
 template <class Value>
 class bare_future {
  public:
   static constexpr const char* name = "bare_future";
 
-  /// Makes the next round's future. To be called while nobody follows.
+  /// Makes the next round's future. To be called while no thread follows.
   void renew() {
     promise_ = {};
     future_ = promise_.get_future().share();
@@ -44,7 +44,7 @@ class bare_future {
   std::shared_future<Value> future_;
 };
 
-/// The same, waited for until a time that does not come.
+/// The same, with followers that wait with a deadline, which never passes.
 template <class Value>
 class bare_future_deadline : public bare_future<Value> {
  public:
@@ -101,7 +101,7 @@ class one_group {
   ::singleflight::group<std::uint64_t, Value> group_;
 };
 
-/// Its followers can leave at a deadline that does not come.
+/// Its followers wait with a deadline, which never passes.
 template <class Value>
 class with_deadline : public one_group<Value> {
  public:
@@ -114,7 +114,7 @@ class with_deadline : public one_group<Value> {
   }
 };
 
-/// Its followers can be stopped, each by a source of its own.
+/// Its followers wait with a stop token, each with a source of its own.
 template <class Value>
 class with_stop_token : public one_group<Value> {
  public:

@@ -2,7 +2,7 @@
 
 // A cache stampede in three acts: a cache is in front of a database that could not carry the load
 // alone; the cache is lost; the cache is still lost, but identical requests share one query.
-// Start reading at stampede/template_service.hpp, the dozen lines that this is about.
+// Start reading at stampede/template_service.hpp, the dozen lines that matter.
 
 #include <algorithm>
 #include <atomic>
@@ -61,7 +61,7 @@ std::vector<template_id> draw_ids(const examples::zipf_distribution& zipf, std::
   return ids;
 }
 
-/// What the three acts have in common.
+/// The settings that the three acts share.
 struct stage {
   store_pool& database;
   const std::vector<template_id>& ids;
@@ -95,7 +95,7 @@ three_acts play_all(const stage& on, template_service& service, cache& front) {
   return acts;
 }
 
-/// Warms the cache, and chooses the rate by how that went unless the user has chosen one.
+/// Warms the cache. Chooses the rate by the time that this took, unless the user has chosen one.
 /// Returns: requests a second.
 double prepare(const settings& chosen, const examples::zipf_distribution& zipf,
                template_service& service) {
@@ -120,7 +120,7 @@ void run(const settings& chosen) {
   store_pool database(connections, patience,
                       [&] { return std::make_unique<store_connection>(file.path()); });
   database.open_all();
-  file.remove();  // where an open file can lose its name, not even a crash leaves it behind now
+  file.remove();  // on POSIX the connections keep it open; a crash leaves nothing behind
   std::printf(
       "%s templates of %s fragments each are in SQLite, behind %zu connections (seed %s).\n",
       grouped(templates).c_str(), grouped(fragments_per_template).c_str(), connections,
@@ -131,7 +131,7 @@ void run(const settings& chosen) {
   const examples::zipf_distribution zipf(templates, chosen.skew);
   const double rate = prepare(chosen, zipf, service);
 
-  // The same requests in each act, so that the acts differ in nothing but how they are served.
+  // The same requests in each act, so that the acts differ only in how they are served.
   const auto count = static_cast<std::size_t>(std::max(1.0, rate * chosen.seconds));
   const std::vector<template_id> ids = draw_ids(zipf, count, random);
   const three_acts acts = play_all({database, ids, rate, static_cast<std::size_t>(chosen.threads),

@@ -16,7 +16,7 @@
 
 namespace examples {
 
-/// All connections of a pool have been in use for as long as a caller may wait for one.
+/// Thrown to a caller that has waited for a connection as long as the pool allows.
 struct pool_exhausted : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -79,18 +79,18 @@ class connection_pool {
   }
 
  private:
-  /// One of the `size` places, given back on every path.
+  /// One of the `size` places, released on every path.
   struct place {
     explicit place(connection_pool& from) : pool(from), connection(from.take()) {}
     place(const place&) = delete;
     place& operator=(const place&) = delete;
     ~place() {
       if (!sound) connection.reset();
-      pool.give_back(std::move(connection));
+      pool.put_back(std::move(connection));
     }
 
     connection_pool& pool;
-    std::unique_ptr<Connection> connection;  // null: to be opened
+    std::unique_ptr<Connection> connection;  // null: not open yet
     bool sound = false;
   };
 
@@ -119,12 +119,12 @@ class connection_pool {
     return connection;
   }
 
-  void give_back(std::unique_ptr<Connection> connection) {
+  void put_back(std::unique_ptr<Connection> connection) {
     {
       const std::lock_guard lock(mutex_);
       --stats_.in_use;
       ++stats_.done;
-      if (connection != nullptr) idle_.push_back(std::move(connection));  // reserved: cannot fail
+      if (connection != nullptr) idle_.push_back(std::move(connection));  // cannot throw: reserved
     }
     one_is_free_.notify_one();
   }

@@ -9,7 +9,7 @@
 
 namespace examples {
 
-/// A file name of its own in the system's directory for temporary files, and the file's end.
+/// A unique name in the system's directory for temporary files. The destructor deletes the file.
 class temp_file {
  public:
   temp_file() {

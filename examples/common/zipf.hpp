@@ -11,8 +11,8 @@
 
 namespace examples {
 
-/// Ids from 1 to n, of which k is drawn with a probability proportional to 1 / k^skew: a few ids
-/// get most of the requests.
+/// Draws ids from 1 to n. The id k is drawn with a probability proportional to 1 / k^skew: a few
+/// ids get most of the requests.
 class zipf_distribution {
  public:
   zipf_distribution(std::size_t n, double skew) : cumulative_(n) {
@@ -30,7 +30,7 @@ class zipf_distribution {
     return static_cast<std::uint32_t>(at - cumulative_.begin() + 1);
   }
 
-  /// Returns: how much of all requests the `k` most wanted ids get.
+  /// Returns: the share of all requests that the `k` most requested ids get.
   [[nodiscard]] double share_of_top(std::size_t k) const {
     return cumulative_[std::min(k, cumulative_.size()) - 1] / cumulative_.back();
   }

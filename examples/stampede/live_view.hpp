@@ -34,7 +34,7 @@ struct sample {
   double left_over = 0;  // requests a second by which the queue grew
 };
 
-/// Watches an act: prints a line that is kept up to date, and takes the samples for the picture.
+/// Watches an act: updates a line on the screen, and takes the samples for the picture.
 class live_view {
  public:
   live_view(const store_pool& database, seconds sample_interval)
@@ -44,7 +44,7 @@ class live_view {
     const examples::pool_stats figures = database_.stats();
     if (now.elapsed >= next_sample_) {
       take_sample(now, figures.done);
-      while (next_sample_ <= now.elapsed) next_sample_ += sample_interval_;  // it may come late
+      while (next_sample_ <= now.elapsed) next_sample_ += sample_interval_;  // this may be late
     }
     if (now.elapsed - printed_ >= print_interval_) print(now, figures);
   }
@@ -55,7 +55,7 @@ class live_view {
         "connection). queue: requests no thread has taken yet (how long the oldest has waited).");
   }
 
-  /// Leaves the line that has been kept up to date.
+  /// Ends the line that has been updated.
   void finish() const {
     if (on_terminal_) std::puts("");
   }

@@ -20,8 +20,8 @@
 
 namespace stampede {
 
-/// A percentile of the latencies. Of a request that was given up, it is only known that it waited
-/// longer than it had when it was.
+/// A percentile of the latencies. The latency of a request that was given up is unknown: it is
+/// longer than its wait until then.
 struct percentile {
   seconds latency{};
   bool longer = false;  // the true value is above `latency`, or equal

@@ -15,7 +15,7 @@ namespace stampede {
 
 namespace sqlite = examples::sqlite;
 
-using template_id = std::uint32_t;  // 1, 2, ...: the lower, the more often asked for
+using template_id = std::uint32_t;  // 1, 2, ...: lower ids are requested more often
 
 struct template_details {
   template_id id = 0;
@@ -79,8 +79,8 @@ inline void create_store(const std::string& path, std::int64_t templates, std::m
   database.execute("COMMIT");
 }
 
-/// One connection to the store, and the query on it that everything here is about: 1,200 fragments
-/// in order, each in the reader's language if there is such a text, else in English.
+/// A connection to the store, with the query of this example: 1,200 fragments in order, each in the
+/// reader's language if there is such a text, else in English.
 class store_connection {
  public:
   explicit store_connection(const std::string& path)

@@ -49,8 +49,8 @@ class mariadb_connection {
     check(mysql_real_query(handle_.get(), sql.data(), sql.size()) == 0);
   }
 
-  /// The comment lets the database's own logs say which process asked for what. Nothing in the text
-  /// comes from outside as text.
+  /// The SQL comment tells in the database's logs which process asked for what. The text contains
+  /// no strings from outside, only numbers and a name of ours.
   std::optional<template_row> load(const template_key& key) {
     const std::string id = std::to_string(key.id);
     const std::string language = name(key.language);

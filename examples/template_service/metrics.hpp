@@ -21,7 +21,7 @@
 
 namespace template_service {
 
-/// All that `/metrics` shows. What the parts count themselves is read when somebody asks.
+/// The metrics of `/metrics`. Counters of the other parts are read at each request.
 class metrics {
  public:
   metrics(const template_reader& reader, const cache& front, const store& back)

@@ -60,7 +60,7 @@ class sqlite_connection {
   examples::sqlite::statement assemble_;
 };
 
-/// The store that a service alone has: by default in memory, gone when the process ends.
+/// A store for a single process: by default in memory, and lost when the process ends.
 class sqlite_store final : public store {
  public:
   sqlite_store(const store_settings& access, std::uint32_t templates)
@@ -87,7 +87,7 @@ class sqlite_store final : public store {
     return tables.step() && tables.integer(0) == 0;
   }
 
-  examples::sqlite::connection owner_;  // what is in memory lives as long as a connection to it
+  examples::sqlite::connection owner_;  // an in-memory database lives as long as a connection to it
   examples::connection_pool<sqlite_connection> pool_;
 };
 

@@ -34,10 +34,10 @@ struct template_row {
 struct store_stats {
   std::uint64_t answered = 0;
   std::uint64_t failed = 0;
-  double seconds = 0;  // that the answered queries took, waiting for a connection included
+  double seconds = 0;  // taken by the answered queries, waiting for a connection included
 };
 
-/// Where the templates are. The log says when it goes down and when it is up again, not each failure.
+/// The templates. The log says when the store goes down and when it is up again, not each failure.
 class store {
  public:
   store() = default;
@@ -45,7 +45,7 @@ class store {
   store& operator=(const store&) = delete;
   virtual ~store() = default;
 
-  /// Makes the tables anew, with templates 1 to `templates`.
+  /// Drops the tables and creates new ones, with templates 1 to `templates`.
   virtual void fill(std::uint32_t templates) = 0;
 
   /// Returns: null if there is no such template.
