@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: MIT The cost of a call without followers, in counts: heap allocations
-// and bytes, mutexes locked. This is a program of its own, since counting costs time.
+// SPDX-License-Identifier: MIT
+// The cost of a call without followers, in counts: heap allocations and bytes, mutexes locked. This
+// is a program of its own, since counting costs time.
 
 #include <benchmark/benchmark.h>
 

@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: MIT The load that coalescing saves. Requests for keys of a Zipf
-// distribution, each a cache miss, go to a resource of 8 slots and 2 ms a query: at most 4,000
-// queries a second. In the closed loop callers ask again when they are answered; in the open loop
-// requests come at a rate that does not depend on the answers.
+// SPDX-License-Identifier: MIT
+// The load that coalescing saves. Requests for keys of a Zipf distribution, each a cache miss, go
+// to a resource of 8 slots and 2 ms a query: at most 4,000 queries a second. In the closed loop
+// callers ask again when they are answered; in the open loop requests come at a rate that does not
+// depend on the answers.
 
 #include <benchmark/benchmark.h>
 

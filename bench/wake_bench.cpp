@@ -1,6 +1,7 @@
-// SPDX-License-Identifier: MIT The time to wake a herd: from the end of the loader until the last
-// caller is back, beside the same threads on a bare std::shared_future. Spinning alternatives are
-// left out, since no thread sleeps there.
+// SPDX-License-Identifier: MIT
+// The time to wake a herd: from the end of the loader until the last caller is back, beside the
+// same threads on a bare std::shared_future. Spinning alternatives are left out, since no thread
+// sleeps there.
 
 #include <benchmark/benchmark.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a group says of itself: its counters and gauges, the calls it lists, its shards, its memory.
+// Counters and gauges of a group, the calls that it lists, its shards, its memory.
 
 #include <gtest/gtest.h>
 
@@ -238,7 +238,7 @@ TEST(Shards, MayBeAnyNumberUpTo65536) {
   }
 }
 
-/// A key whose copy, under its shard's lock, takes as long as the test wants.
+/// A key whose copy, under its shard's lock, ends when the test lets it.
 struct slow_key {
   static inline std::atomic<bool> copied{false}, goes_on{false};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a call costs, in counts: heap allocations, copies and moves of the value, locks taken. This
-// program replaces operator new, and is linked so that pthread_mutex_lock comes past it.
+// The cost of a call, in counts: heap allocations, copies and moves of the value, locks taken. This
+// program replaces operator new, and the linker wraps pthread_mutex_lock.
 
 #include <gtest/gtest.h>
 
@@ -51,7 +51,7 @@ struct counts {
   }
 };
 
-// What this thread spends on `action()`.
+// The counts of `action()` on this thread.
 template <class Action>
 counts cost_of(const Action& action) {
   const counts before = counts::of_this_thread();
@@ -60,8 +60,8 @@ counts cost_of(const Action& action) {
   return {after.allocations - before.allocations, after.locks - before.locks};
 }
 
-// Leads a call for `key` that `N` threads join one after the other. Returns what each of them
-// spends on `enter()`, which has to join it.
+// Leads a call for `key` that `N` threads join one after the other. Returns the counts of each of
+// them for `enter()`, which must join it.
 template <std::size_t N, class Group, class Key, class Load, class Enter>
 std::array<counts, N> costs_of_followers(Group& g, const Key& key, const Load& load,
                                          const Enter& enter) {

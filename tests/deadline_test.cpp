@@ -32,7 +32,7 @@ void expect_timed_out(group<int, int>& g, clock::time_point deadline) {
 }
 
 /// Follows the call for key 0 until a deadline. (A caller that the scheduler holds up until then is
-/// refused at the door, and tries again.)
+/// refused when it enters, and tries again.)
 void follow_until_a_deadline(group<int, int>& g) {
   const auto followed = [&g] { return g.stats().timed_out - g.stats().rejected; };
   const auto before = followed();
@@ -108,7 +108,7 @@ TEST(Deadline, OfALeaderDoesNotInterruptIt) {
           EXPECT_EQ(*result, 42);
           EXPECT_TRUE(result.led());
         } catch (const call_error&) {
-          EXPECT_FALSE(ran);  // but was held up by the scheduler
+          EXPECT_FALSE(ran);  // the scheduler held it up until its deadline
         }
         return g.stats().led == 1;
       },
@@ -144,13 +144,13 @@ TEST(Deadline, StartsTheTimeThatSomebodyHasWaitedAnew) {
   follow_until_a_deadline(g);
   EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
   EXPECT_EQ(waited(), 0ns);
-  const auto nobody_waits = clock::now();
+  const auto no_follower = clock::now();
   support::threads follower(1,
                             [&](std::size_t) { EXPECT_EQ(*g.do_call(0, [] { return 0; }), 42); });
   support::await_followers(g, 1);
-  support::await([&] { return waited() > 0ns; }, "somebody to have waited");
+  support::await([&] { return waited() > 0ns; }, "the follower to have waited");
   const auto longest = waited();
-  EXPECT_LE(longest, clock::now() - nobody_waits);
+  EXPECT_LE(longest, clock::now() - no_follower);
   call.end(42);
 }
 
@@ -201,7 +201,7 @@ TEST(Deadline, OfAMillionFollowersOfOneCallLeavesNoMemoryBehind) {
 #endif
   group<int, int> g({.shards = 1});
   held_call call(g);
-  // At once, since each sleeps until its deadline and a little longer.
+  // Several at once, since each sleeps until its deadline and a little longer.
   const auto follow_until = [&](std::uint64_t joined) {
     support::threads(16, [&](std::size_t) {
       while (g.stats().joined < joined) expect_timed_out(g, clock::now() + 20us);

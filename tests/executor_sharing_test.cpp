@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Callers of do_call, do_call_on and do_async share one call for one key, and are accounted for.
+// Callers of do_call, do_call_on and do_async share one call for one key, and the counters count
+// them all.
 
 #include <gtest/gtest.h>
 
@@ -283,7 +284,7 @@ TEST(FullCallOnAnExecutor, LetsWhoComesByAnyEntryRunAlone) {
   EXPECT_FALSE(second.shared());
   const auto third = call.g.do_async("key", own, [] { return 3; });
   EXPECT_EQ(call.g.stats().in_flight, 2U);
-  EXPECT_EQ(call.g.in_flight().size(), 1U);  // nobody can join the one that runs alone
+  EXPECT_EQ(call.g.in_flight().size(), 1U);  // the call that runs alone is not listed
   ASSERT_EQ(own.size(), 1U);
   own.run();
   EXPECT_EQ(third.get(), 3);

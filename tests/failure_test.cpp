@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What everybody gets when a loader throws, or when its thread exits.
+// The outcome for every caller when a loader throws, or when its thread exits.
 
 #include <gtest/gtest.h>
 #if !defined(_WIN32)
@@ -24,8 +24,8 @@ using singleflight::call_error;
 using singleflight::group;
 using support::expect_idle;
 
-/// What each of `callers` callers of one call catches when its loader, with all of them joined,
-/// does `fail`. The exceptions outlive the threads: TSan does not see what orders their last
+/// The exceptions that `callers` callers of one call get when its loader does `fail`, after all of
+/// them have joined. The exceptions outlive the threads: TSan does not see what orders their last
 /// release.
 std::vector<std::exception_ptr> caught_by(std::size_t callers, const std::function<int()>& fail) {
   group<std::string, int> g;
@@ -127,7 +127,7 @@ TEST(Failure, CanBeRethrownByManyThreadsAtOnce) {
       caught[i] = std::current_exception();
     }
     ++arrived;
-    support::await([&] { return arrived == callers; }, "everybody to have been told");
+    support::await([&] { return arrived == callers; }, "every caller to have its exception");
     for (int n = 0; n < 100; ++n) {
       try {
         std::rethrow_exception(caught[i]);
@@ -202,8 +202,8 @@ struct ending_thread {
   }
 };
 
-// A thread that leaves for good inside its loader is no exception and no return: x/sync leaked its
-// waiters, go-zero returned (nil, nil) to them. https://github.com/golang/go/issues/52557
+// A thread that exits inside its loader neither returns nor throws: x/sync leaked its waiters,
+// go-zero returned (nil, nil) to them. https://github.com/golang/go/issues/52557
 TEST(Failure, TellsTheFollowersOfALeaderWhoseThreadExitsInItsLoader) {
   ending_thread leading;
   leading.end = [&] {

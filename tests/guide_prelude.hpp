@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the code of docs/guide.md takes for granted: somebody's database, cache and thread pool.
+// The user's database, cache and thread pool, which the code of docs/guide.md assumes.
 #ifndef SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 #define SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A call that lasts as long as a test wants.
+// A call that ends when the test tells it to.
 #ifndef SINGLEFLIGHT_TESTS_HELD_CALL_HPP
 #define SINGLEFLIGHT_TESTS_HELD_CALL_HPP
 

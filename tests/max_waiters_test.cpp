@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// group_options::max_waiters: exactly so many followers, and an answer of its own for the next one.
+// group_options::max_waiters: at most that many followers, and its own error for the next one.
 
 #include <gtest/gtest.h>
 
@@ -256,7 +256,7 @@ TEST(MaxWaiters, CountsThoseWhoWaitNowAndNotWhoHasLeft) {
       EXPECT_THROW((void)g.do_call(0, soon, [] { return 0; }), call_error);
     }
   }
-  EXPECT_EQ(g.stats().timed_out, g.stats().rejected + 3);  // none of them for want of room
+  EXPECT_EQ(g.stats().timed_out, g.stats().rejected + 3);  // none of them because the call was full
   support::threads follower(1, [&](std::size_t) { expect_followed(g, 42); });
   support::await_followers(g, 1);
   expect_refused(g);

@@ -31,7 +31,7 @@ struct allocation_counts {
   std::uint64_t bytes = 0;
 };
 
-/// What this thread has allocated since it began.
+/// Memory that this thread has allocated since it began.
 inline thread_local allocation_counts allocated_by_this_thread;
 
 /// Bytes that all threads have allocated and not freed.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Which sanitizers a program is built with; g++ and clang++ say it in different ways.
+// Macros for the sanitizers that a program is built with: g++ and clang++ have different ones.
 #ifndef SINGLEFLIGHT_TESTS_SANITIZERS_HPP
 #define SINGLEFLIGHT_TESTS_SANITIZERS_HPP
 

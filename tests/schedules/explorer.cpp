@@ -47,7 +47,7 @@ class runner {
   }
 
  private:
-  /// The fibers are past saving, so nothing is cleaned up.
+  /// The fibers cannot be unwound, so nothing is cleaned up.
   [[noreturn]] void report(std::string_view what, const schedule& choices) const {
     std::printf("FAILED: %.*s\nreplay: %s:%s\n", static_cast<int>(what.size()), what.data(),
                 scenario_.name, choices.c_str());

@@ -50,7 +50,7 @@ void fibers::switch_to(std::size_t to) {
   __sanitizer_start_switch_fiber(&contexts_[from].fake_stack, contexts_[to].stack,
                                  contexts_[to].size);
 #endif
-  // Whoever was left is parked by whoever comes after it, on that one's stack.
+  // The fiber that is left is stored by the next fiber, on the stack of that one.
   (void)std::move(contexts_[to].parked).resume_with([this, from](boost::context::fiber&& left) {
     contexts_[from].parked = std::move(left);
     return boost::context::fiber();
@@ -62,15 +62,15 @@ void fibers::switch_to(std::size_t to) {
 
 void fibers::arrive() noexcept {
 #if defined(SINGLEFLIGHT_TESTS_ASAN)
-  // The first to be left is the maker, whose stack only the sanitizer knows.
-  context& maker_context = contexts_.back();
-  const bool first = maker_context.stack == nullptr;
+  // The first fiber to be left is the main stack, which only the sanitizer knows.
+  context& main_context = contexts_.back();
+  const bool first = main_context.stack == nullptr;
   const void* stack = nullptr;
   std::size_t size = 0;
   __sanitizer_finish_switch_fiber(nullptr, &stack, &size);
   if (first) {
-    maker_context.stack = stack;
-    maker_context.size = size;
+    main_context.stack = stack;
+    main_context.size = size;
   }
 #endif
 }
