@@ -8,9 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <future>
-#include <new>
 #include <random>
 #include <ratio>
 #include <singleflight/group.hpp>
@@ -19,38 +17,8 @@
 
 #include "executors.hpp"
 #include "held_call.hpp"
+#include "replaced_new.hpp"
 #include "support.hpp"
-
-namespace {
-std::atomic<std::size_t> live_bytes{0};
-}
-
-#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
-
-namespace {
-// The size of each block is kept in front of it.
-constexpr std::size_t header = __STDCPP_DEFAULT_NEW_ALIGNMENT__;
-
-// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
-[[gnu::noinline]] void give_back(void* p) noexcept {
-  if (p == nullptr) return;
-  void* const block = static_cast<char*>(p) - header;
-  live_bytes -= *static_cast<std::size_t*>(block);
-  std::free(block);
-}
-}  // namespace
-
-void* operator new(std::size_t n) {
-  void* const block = std::malloc(n + header);
-  if (block == nullptr) throw std::bad_alloc();
-  ::new (block) std::size_t(n);
-  live_bytes += n;
-  return static_cast<char*>(block) + header;
-}
-void operator delete(void* p) noexcept { give_back(p); }
-void operator delete(void* p, std::size_t) noexcept { give_back(p); }
-
-#endif
 
 namespace {
 
@@ -62,19 +30,11 @@ using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 void expect_timed_out(group<int, int>& g, clock::time_point deadline) {
-  try {
-    (void)g.do_call(0, call_options{.deadline = deadline}, [] {
-      ADD_FAILURE() << "a follower's loader ran";
-      return 0;
-    });
-    ADD_FAILURE() << "did not time out";
-  } catch (const call_error& e) {
-    EXPECT_EQ(e.code(), std::errc::timed_out);
-  }
+  support::expect_error(g, {.deadline = deadline}, std::errc::timed_out);
 }
 
 /// Follows the call for key 0 until a deadline. (A caller that the scheduler holds up until then is
-/// refused at the door, and tries again.)
+/// refused when it enters, and tries again.)
 void follow_until_a_deadline(group<int, int>& g) {
   const auto followed = [&g] { return g.stats().timed_out - g.stats().rejected; };
   const auto before = followed();
@@ -150,7 +110,7 @@ TEST(Deadline, OfALeaderDoesNotInterruptIt) {
           EXPECT_EQ(*result, 42);
           EXPECT_TRUE(result.led());
         } catch (const call_error&) {
-          EXPECT_FALSE(ran);  // but was held up by the scheduler
+          EXPECT_FALSE(ran);  // the scheduler held it up until its deadline
         }
         return g.stats().led == 1;
       },
@@ -186,13 +146,13 @@ TEST(Deadline, StartsTheTimeThatSomebodyHasWaitedAnew) {
   follow_until_a_deadline(g);
   EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
   EXPECT_EQ(waited(), 0ns);
-  const auto nobody_waits = clock::now();
+  const auto no_follower = clock::now();
   support::threads follower(1,
                             [&](std::size_t) { EXPECT_EQ(*g.do_call(0, [] { return 0; }), 42); });
   support::await_followers(g, 1);
-  support::await([&] { return waited() > 0ns; }, "somebody to have waited");
+  support::await([&] { return waited() > 0ns; }, "the follower to have waited");
   const auto longest = waited();
-  EXPECT_LE(longest, clock::now() - nobody_waits);
+  EXPECT_LE(longest, clock::now() - no_follower);
   call.end(42);
 }
 
@@ -243,16 +203,16 @@ TEST(Deadline, OfAMillionFollowersOfOneCallLeavesNoMemoryBehind) {
 #endif
   group<int, int> g({.shards = 1});
   held_call call(g);
-  // At once, since each sleeps until its deadline and a little longer.
+  // Several at once, since each sleeps until its deadline and a little longer.
   const auto follow_until = [&](std::uint64_t joined) {
     support::threads(16, [&](std::size_t) {
       while (g.stats().joined < joined) expect_timed_out(g, clock::now() + 20us);
     });
   };
   follow_until(1'000);
-  const std::size_t at_first = live_bytes;
+  const std::int64_t at_first = support::live_bytes;
   follow_until(followers);
-  EXPECT_EQ(live_bytes, at_first);
+  EXPECT_EQ(support::live_bytes, at_first);
   EXPECT_EQ(g.stats().waiting, 0U);
   EXPECT_EQ(g.in_flight().size(), 1U);
   call.end(42);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a key may be, what may be passed for one, and who copies or moves it.
+// The types that a key may have, the arguments that convert to it, and its copies and moves.
 
 #include <gtest/gtest.h>
 

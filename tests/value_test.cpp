@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a value may be, how it is taken out of a result, and how long it lives.
+// The types that a value may have, how it is taken out of a result, and its lifetime.
 
 #include <gtest/gtest.h>
 
@@ -65,7 +65,7 @@ struct counts_copies {
   int* copies;
 };
 
-// Leads a call for key 0 that `n` threads join; `follow()` is what they do, and has to join it.
+// Leads a call for key 0 that `n` threads join by `follow()`.
 template <class Group, class Load, class Follow>
 auto lead_for(Group& g, std::size_t n, support::threads& followers, const Load& load,
               const Follow& follow) {
@@ -174,7 +174,7 @@ TEST(Value, ThatThrowsWhenMovedFailsItsCall) {
   EXPECT_EQ(g.stats().in_flight, 0U);
 }
 
-// Each failure is counted, of calls that nobody joined and of those on an executor.
+// Each failure is counted, of calls without followers and of calls on an executor.
 TEST(Value, ThatThrowsWhenMovedIsCountedHoweverManyDo) {
   constexpr std::size_t callers = 4, calls_each = 5000;
   group<std::size_t, throws_when_moved> g({.shards = 1});
