@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The protocol of include/singleflight in Promela, for SPIN. Read it beside group.hpp and, in detail,
 // call_map.hpp, lead.hpp, follow.hpp and wait_graph.hpp: what has the same name is the same thing.
+// Those names are listed here, and `run --check` looks for each of them in the headers; a comment may
+// use others of the headers, too.
+//
+// Names of the headers:
+//   call, shared_state, call_handle, key, listed, interested, ended, handed_out, future, leader,
+//   watched, stoppable, published_, running, withdrawal, on_stop, is_nested, stoppable_wait,
+//   find, list, begin, supersede, request_stop, make_ticket, add_follower, remove_interest, end,
+//   connect, enter, lead, announce, block, block_until, wait, join, take_leave, forget, max_age,
+//   max_waiters
 //
 // A step (an `atomic` or `d_step`) is one critical section of the headers, or one publication. What
 // the headers guard by a mutex they touch under it alone, so nothing can come in between. A delay
