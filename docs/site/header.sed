@@ -1,6 +1,6 @@
 # What Doxygen is shown of a header, so that its comments can be written for who reads them there.
-# Doxygen 1.9 does not know `namespace a::inline v1`.
-s/^namespace singleflight::inline v1/namespace singleflight/
+# Doxygen 1.9 does not know `namespace a::inline b`.
+s/^namespace singleflight::inline SINGLEFLIGHT_ABI/namespace singleflight/
 # The licence's line tells Doxygen to document the file, macros included.
 1s|.*|/// @file|
 # The fields of a comment become the headings of paragraphs (ALIASES in docs/Doxyfile).

@@ -17,7 +17,7 @@ def members(value):
 
 
 def pointer_in(value):
-    """The pointer that a unique_ptr holds: the first that is found in it."""
+    """The pointer that a unique_ptr or a vector holds: the first that is found in it."""
     if value.type.strip_typedefs().code == gdb.TYPE_CODE_PTR:
         return value
     if value.type.strip_typedefs().code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
@@ -80,8 +80,9 @@ class GroupPrinter:
         self.value = value
 
     def shards(self):
-        first = pointer_in(self.value["shards_"])
-        return (first[i] for i in range(1 << int(self.value["shard_bits_"])))
+        shards = self.value["shards_"]
+        first = pointer_in(shards["all_"])
+        return (first[i] for i in range(1 << int(shards["bits_"])))
 
     def calls(self):
         for shard in self.shards():
@@ -127,7 +128,7 @@ class ResultPrinter:
 
 
 printers = gdb.printing.RegexpCollectionPrettyPrinter("singleflight")
-printers.add_printer("group", r"^singleflight::(v\d+::)?group<.*>$", GroupPrinter)
-printers.add_printer("result", r"^singleflight::(v\d+::)?result<.*>$", ResultPrinter)
-printers.add_printer("call", r"^singleflight::(v\d+::)?detail::call<.*>$", CallPrinter)
+printers.add_printer("group", r"^singleflight::(v\w+::)?group<.*>$", GroupPrinter)
+printers.add_printer("result", r"^singleflight::(v\w+::)?result<.*>$", ResultPrinter)
+printers.add_printer("call", r"^singleflight::(v\w+::)?detail::call<.*>$", CallPrinter)
 gdb.printing.register_pretty_printer(None, printers, replace=True)
