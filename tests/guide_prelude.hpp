@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the code of docs/guide.md takes for granted: somebody's database, cache and thread pool.
+// The user's database, cache and thread pool that the code of docs/guide.md calls.
 #ifndef SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 #define SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 
@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <future>
 #include <map>
@@ -18,6 +19,7 @@
 #include <stdexcept>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -65,10 +67,26 @@ class database {
   std::map<std::string, template_details> rows_;
 };
 
-/// A cache that is always cold.
-struct cold_cache {
-  static std::optional<template_details> find(const std::string&) { return std::nullopt; }
-  static void erase(const std::string&) {}
+/// A cache that holds nothing unless a test puts it there.
+class small_cache {
+ public:
+  std::optional<template_details> find(const std::string& id) {
+    const std::lock_guard lock(mutex_);
+    const auto hit = rows_.find(id);
+    return hit == rows_.end() ? std::nullopt : std::optional(hit->second);
+  }
+  void put(const std::string& id, const template_details& details, std::chrono::seconds) {
+    const std::lock_guard lock(mutex_);
+    rows_[id] = details;
+  }
+  void erase(const std::string& id) {
+    const std::lock_guard lock(mutex_);
+    rows_.erase(id);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, template_details> rows_;
 };
 
 class thread_pool {
@@ -113,7 +131,7 @@ class thread_pool {
 };
 
 inline database db;
-inline cold_cache cache;
+inline small_cache cache;
 inline thread_pool pool(2);
 
 }  // namespace guide
