@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: the loader must be callable with no argument
+// expect: the loader must be callable with nothing, the key
 #include <singleflight/group.hpp>
 
 void load(singleflight::group<int, int>& g) {
