@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Fails unless the pages quote the sources as they are: README.md the quickstart; README.md, docs/design.md
-# and docs/quality.md the titles of the guarantees; docs/quality.md the names of tests.
+# and docs/quality.md the titles of the contract; docs/design.md the headers; docs/quality.md the tests.
+cmake_minimum_required(VERSION 3.25)
 file(READ ${SOURCE_DIR}/README.md readme)
 file(READ ${SOURCE_DIR}/docs/design.md design)
 file(READ ${SOURCE_DIR}/docs/quality.md quality)
@@ -12,23 +13,38 @@ if(at EQUAL -1)
   message(SEND_ERROR "README.md does not show examples/quickstart.cpp as it is")
 endif()
 
-# The guarantees are worded in the header: `///   1. **Title.** Text`.
+# The contract is worded in the header: `///   1. **Title.** Text`.
 function(find_titles result before number_to_title text)
   string(REGEX MATCHALL "${before}[0-9]+${number_to_title}[^*]+\\*\\*" found "${text}")
   string(REGEX REPLACE "[^;0-9]*([0-9]+)${number_to_title}([^*;]+[^*;.])\\.?\\*\\*" "\\1. \\2" titles "${found}")
   set(${result} "${titles}" PARENT_SCOPE)
 endfunction()
 file(READ ${SOURCE_DIR}/include/singleflight/group.hpp header)
-find_titles(worded "\n///   " "\\. \\*\\*" "${header}")
+find_titles(worded "\n/// +" "\\. \\*\\*" "${header}")
 find_titles(in_readme "\n" "\\. \\*\\*" "${readme}")
 find_titles(in_design "\n\\| " " \\| \\*\\*" "${design}")
 find_titles(in_quality "\n\\| \\*\\*" "\\. " "${quality}")
 if(NOT worded)
-  message(FATAL_ERROR "group.hpp has no guarantees of the form `///   1. **Title.** Text`")
+  message(FATAL_ERROR "group.hpp has no contract of the form `///   1. **Title.** Text`")
 endif()
 foreach(page IN ITEMS readme design quality)
   if(NOT in_${page} STREQUAL worded)
-    message(SEND_ERROR "group.hpp words the guarantees\n  ${worded}\nbut the page \"${page}\" has\n  ${in_${page}}")
+    message(SEND_ERROR "group.hpp words the contract\n  ${worded}\nbut the page \"${page}\" has\n  ${in_${page}}")
+  endif()
+endforeach()
+
+# docs/design.md lists every header, and nothing else.
+string(REGEX MATCHALL "\n  [a-z_/]+\\.[hc]ppm? " listed "${design}")
+string(REGEX REPLACE "\n  ([a-z_/.]+) " "\\1" listed "${listed}")
+file(GLOB_RECURSE headers RELATIVE ${SOURCE_DIR}/include/singleflight ${SOURCE_DIR}/include/singleflight/*)
+foreach(header IN LISTS headers)
+  if(NOT header IN_LIST listed)
+    message(SEND_ERROR "docs/design.md does not list include/singleflight/${header}")
+  endif()
+endforeach()
+foreach(header IN LISTS listed)
+  if(NOT header IN_LIST headers)
+    message(SEND_ERROR "docs/design.md lists include/singleflight/${header}, which does not exist")
   endif()
 endforeach()
 
