@@ -12,10 +12,12 @@
 #include <future>
 #include <new>
 #include <random>
+#include <ratio>
 #include <singleflight/group.hpp>
 #include <system_error>
 #include <thread>
 
+#include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
 
@@ -255,6 +257,91 @@ TEST(Deadline, OfAMillionFollowersOfOneCallLeavesNoMemoryBehind) {
   EXPECT_EQ(g.in_flight().size(), 1U);
   call.end(42);
   EXPECT_EQ(call.value, 42);
+}
+
+TEST(Timeout, MakesAFollowerLeave) {
+  group<int, int> g;
+  held_call call(g);
+  const auto told =
+      support::thrown_by([&] { (void)g.do_call(0, {.timeout = 1ms}, [] { return 1; }); });
+  EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  EXPECT_GE(clock::now() - call.begun, 1ms);
+  EXPECT_EQ(g.stats().timed_out, 1U);
+  call.end(42);
+}
+
+TEST(Timeout, ThatIsNotPositiveIsOver) {
+  group<int, int> g;
+  for (const auto timeout : {0ms, -1ms}) {
+    const auto told =
+        support::thrown_by([&] { (void)g.do_call(0, {.timeout = timeout}, [] { return 1; }); });
+    EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  }
+  EXPECT_EQ(g.stats().led, 0U);
+  EXPECT_EQ(g.stats().rejected, 2U);
+}
+
+TEST(Timeout, AndDeadlineHoldTheEarlierOne) {
+  group<int, int> g;
+  held_call call(g);
+  for (const call_options& options :
+       {call_options{.deadline = clock::now() + 1h, .timeout = 1ms},
+        call_options{.deadline = clock::now() + 1ms, .timeout = 1h}}) {
+    const auto told = support::thrown_by([&] { (void)g.do_call(0, options, [] { return 1; }); });
+    EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  }
+  call.end(42);
+}
+
+TEST(Timeout, EndsTheWaitOfACallersOwnCallOnAnExecutor) {
+  group<int, int> g;
+  support::task_queue queue;
+  const auto told = support::thrown_by(
+      [&] { (void)g.do_call_on(0, std::ref(queue), {.timeout = 1ms}, [] { return 1; }); });
+  EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  queue.run();
+}
+
+// `now() + hours::max()` overflows before a library can see it; a timeout does not.
+TEST(Timeout, ThatTheClockCannotHoldIsNone) {
+  group<int, int> g;
+  for (const call_options& options : {call_options{.timeout = std::chrono::hours::max()},
+                                      call_options{.timeout = std::chrono::nanoseconds::max()},
+                                      call_options{.timeout = std::chrono::seconds::max()},
+                                      call_options{.timeout = std::chrono::duration<double>(1e300)},
+                                      call_options{.timeout = clock::duration::max() - 1ns}}) {
+    EXPECT_EQ(*g.do_call(0, options, [] { return 42; }), 42);
+    held_call call(g);
+    support::threads follower(
+        1, [&](std::size_t) { EXPECT_EQ(*g.do_call(0, options, [] { return 0; }), 42); });
+    support::await_followers(g, 1);
+    call.end(42);
+  }
+}
+
+TEST(Deadline, MayBeOfAnyUnitOfTheClock) {
+  group<int, int> g;
+  using std::chrono::time_point;
+  using days = std::chrono::duration<std::int64_t, std::ratio<86'400>>;
+  held_call call(g);
+  support::threads followers(3, [&](std::size_t i) {
+    const call_options options[] = {
+        {.deadline = clock::now() + std::chrono::duration<double>(3600.5)},
+        {.deadline = time_point<clock, days>::max()},
+        {.deadline = time_point<clock, std::chrono::hours>(std::chrono::hours::max())}};
+    EXPECT_EQ(*g.do_call(0, options[i], [] { return 0; }), 42);
+  });
+  support::await_followers(g, 3);
+  call.end(42);
+}
+
+TEST(MaxAge, ThatTheClockCannotHoldIsNone) {
+  group<int, int> g({.max_age = std::chrono::hours::max()});
+  held_call call(g);
+  support::threads follower(1,
+                            [&](std::size_t) { EXPECT_EQ(*g.do_call(0, [] { return 0; }), 42); });
+  support::await_followers(g, 1);
+  call.end(42);
 }
 
 }  // namespace

@@ -278,4 +278,20 @@ TEST(Value, BringsWhatItsLeaderWroteBefore) {
       });
 }
 
+// A temporary result gives its value by value, so that neither of these refers to what is gone.
+TEST(TemporaryResult, MayBeIteratedOverAndKeptByReference) {
+  group<int, std::vector<std::string>> g;
+  const auto load = [] { return std::vector<std::string>(3, std::string(40, 'x')); };
+  std::size_t length = 0;
+  for (const std::string& s : *g.do_call(0, load)) length += s.size();
+  for (const std::string& s : g.do_call(0, load).value()) length += s.size();
+  const auto& kept = *g.do_call(0, load);
+  const auto& also = g.do_call(0, load).value();
+  EXPECT_EQ(length + kept.size() + also.size(), 246U);
+}
+
+static_assert(std::same_as<decltype(*std::declval<result<int>>()), int>);
+static_assert(std::same_as<decltype(*std::declval<result<int>&>()), const int&>);
+static_assert(std::same_as<decltype(*std::declval<const result<int>&>()), const int&>);
+
 }  // namespace
