@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The user's database, cache and thread pool, which the code of docs/guide.md assumes.
+// The user's database, cache and thread pool that the code of docs/guide.md calls.
 #ifndef SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 #define SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <functional>
 #include <future>
 #include <map>
@@ -16,6 +17,7 @@
 #include <stdexcept>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -65,14 +67,30 @@ class database {
   std::map<std::string, template_details> rows_;
 };
 
-/// A cache that is always cold.
-struct cold_cache {
-  static std::optional<template_details> find(const std::string&) { return std::nullopt; }
-  static void erase(const std::string&) {}
+/// A cache that holds nothing unless a test puts it there.
+class small_cache {
+ public:
+  std::optional<template_details> find(const std::string& id) {
+    const std::lock_guard lock(mutex_);
+    const auto hit = rows_.find(id);
+    return hit == rows_.end() ? std::nullopt : std::optional(hit->second);
+  }
+  void put(const std::string& id, const template_details& details, std::chrono::seconds) {
+    const std::lock_guard lock(mutex_);
+    rows_[id] = details;
+  }
+  void erase(const std::string& id) {
+    const std::lock_guard lock(mutex_);
+    rows_.erase(id);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, template_details> rows_;
 };
 
 inline database db;
-inline cold_cache cache;
+inline small_cache cache;
 inline support::thread_pool pool(2);
 
 }  // namespace guide

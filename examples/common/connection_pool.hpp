@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef EXAMPLES_CONNECTION_POOL_HPP
-#define EXAMPLES_CONNECTION_POOL_HPP
+#ifndef SINGLEFLIGHT_EXAMPLES_CONNECTION_POOL_HPP
+#define SINGLEFLIGHT_EXAMPLES_CONNECTION_POOL_HPP
 
 #include <algorithm>
 #include <chrono>
@@ -140,4 +140,4 @@ class connection_pool {
 
 }  // namespace examples
 
-#endif  // EXAMPLES_CONNECTION_POOL_HPP
+#endif  // SINGLEFLIGHT_EXAMPLES_CONNECTION_POOL_HPP

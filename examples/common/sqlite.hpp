@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef EXAMPLES_SQLITE_HPP
-#define EXAMPLES_SQLITE_HPP
+#ifndef SINGLEFLIGHT_EXAMPLES_SQLITE_HPP
+#define SINGLEFLIGHT_EXAMPLES_SQLITE_HPP
 
 #include <sqlite3.h>
 
@@ -109,4 +109,4 @@ class statement {
 
 }  // namespace examples::sqlite
 
-#endif  // EXAMPLES_SQLITE_HPP
+#endif  // SINGLEFLIGHT_EXAMPLES_SQLITE_HPP

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef EXAMPLES_TEMP_FILE_HPP
-#define EXAMPLES_TEMP_FILE_HPP
+#ifndef SINGLEFLIGHT_EXAMPLES_TEMP_FILE_HPP
+#define SINGLEFLIGHT_EXAMPLES_TEMP_FILE_HPP
 
 #include <filesystem>
 #include <random>
@@ -34,4 +34,4 @@ class temp_file {
 
 }  // namespace examples
 
-#endif  // EXAMPLES_TEMP_FILE_HPP
+#endif  // SINGLEFLIGHT_EXAMPLES_TEMP_FILE_HPP

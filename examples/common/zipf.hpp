@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef EXAMPLES_ZIPF_HPP
-#define EXAMPLES_ZIPF_HPP
+#ifndef SINGLEFLIGHT_EXAMPLES_ZIPF_HPP
+#define SINGLEFLIGHT_EXAMPLES_ZIPF_HPP
 
 #include <algorithm>
 #include <cmath>
@@ -41,4 +41,4 @@ class zipf_distribution {
 
 }  // namespace examples
 
-#endif  // EXAMPLES_ZIPF_HPP
+#endif  // SINGLEFLIGHT_EXAMPLES_ZIPF_HPP
