@@ -61,7 +61,7 @@ class mixed_call {
     EXPECT_EQ(g_.stats().failed, fails_ ? 1U : 0U);
     expect_idle(g_);
     for (std::size_t i = 0; i <= followers; ++i) {
-      EXPECT_EQ(told_[i], told_[0]) << i;
+      support::expect_same(told_[i], told_[0]);
       EXPECT_EQ(value_[i], value_[0]) << i;
     }
     if (fails_) {
