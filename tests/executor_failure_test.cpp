@@ -162,7 +162,7 @@ TEST(ExecutorThatThrows, IsToldOfByTheFutureOfDoAsync) {
   std::shared_future<int> future;
   ASSERT_NO_THROW(future = g.do_async(
                       "key", [](const auto&) { throw refused(); }, [] { return 0; }));
-  EXPECT_THROW(future.get(), refused);
+  EXPECT_THROW((void)future.get(), refused);
   EXPECT_EQ(g.stats().led, 1U);
   EXPECT_EQ(g.stats().failed, 1U);
 }
