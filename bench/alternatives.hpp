@@ -38,14 +38,12 @@ struct alternatives {
   }
 };
 
-#if defined(SINGLEFLIGHT_BENCH_HAS_TBB)
-using all_alternatives =
-    alternatives<none, global_mutex, mutex_per_key, textbook, textbook_mended, tbb_future,
-                 tbb_future_mended, tbb_accessor, call_once, singleflight>;
-#else
+/// Every alternative, each by the name that report.py has for it.
 using all_alternatives = alternatives<none, global_mutex, mutex_per_key, textbook, textbook_mended,
-                                      call_once, singleflight>;
+#if defined(SINGLEFLIGHT_BENCH_HAS_TBB)
+                                      tbb_future, tbb_future_mended, tbb_accessor,
 #endif
+                                      call_once, singleflight>;
 
 }  // namespace bench
 

@@ -156,7 +156,7 @@ TEST(CircleAcrossGroups, OfDifferentTypesIsRefusedInOne) {
       if (i == 0) {
         (void)numbers.do_call(1, [&] {
           support::await(both_led, "the other thread to lead");
-          return static_cast<int>(names.do_call("1", [] { return ""; })->size());
+          return static_cast<int>((*names.do_call("1", [] { return ""; })).size());
         });
       } else {
         (void)names.do_call("1", [&] {

@@ -89,7 +89,7 @@ TEST(Interference, OfAValuesMoveThatWouldCloseACircleIsRefused) {
   });
   await_call(values);
   auto got =
-      numbers.do_call(2, [&] { return values.do_call(1, [] { return restless(0); })->number; });
+      numbers.do_call(2, [&] { return (*values.do_call(1, [] { return restless(0); })).number; });
   EXPECT_EQ(*got, 42);
   threads.join();
   EXPECT_TRUE(refused);

@@ -59,7 +59,8 @@ TEST(Refusal, OfAStoppedCallerNamesTheStopRequest) {
 TEST(Refusal, OfACircleNamesTheLoader) {
   group<int, int> g;
   expect_refused(std::errc::resource_deadlock_would_occur,
-                 "a loader called what waits for it, and would wait for itself",
+                 "deadlock: this loader asks, directly or through others, for a key whose call "
+                 "waits for it",
                  [&] { (void)g.do_call(1, [&] { return *g.do_call(1, [] { return 42; }); }); });
 }
 

@@ -34,7 +34,7 @@ static_assert(!std::is_convertible_v<result<int>&, int>);
 
 using move_only = std::unique_ptr<int>;
 static_assert(std::movable<result<move_only>>);
-static_assert(std::same_as<decltype(std::declval<result<move_only>>().value()), const move_only&>);
+static_assert(std::same_as<decltype(std::declval<result<move_only>&>().value()), const move_only&>);
 static_assert(!std::is_constructible_v<move_only, result<move_only>>);
 static_assert(!std::is_convertible_v<result<move_only>, move_only>);
 
@@ -104,14 +104,17 @@ TEST(Value, MayBeMoveOnly) {
   support::threads followers;
   auto led = lead_for(
       g, 4, followers, [] { return std::make_unique<int>(42); },
-      [&] { EXPECT_EQ(**g.do_call(0, [] { return move_only(); }), 42); });
+      [&] {
+        const auto followed = g.do_call(0, [] { return move_only(); });
+        EXPECT_EQ(**followed, 42);
+      });
   auto moved = std::move(led);
   EXPECT_EQ(**moved, 42);
 }
 
 TEST(Value, NeedsNoDefaultConstructor) {
   group<int, no_default> g;
-  EXPECT_EQ(g.do_call(0, [] { return no_default(1); })->number, 1);
+  EXPECT_EQ((*g.do_call(0, [] { return no_default(1); })).number, 1);
   support::threads follower;
   auto led = lead_for(
       g, 1, follower, [] { return no_default(2); },

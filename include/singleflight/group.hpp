@@ -3,19 +3,15 @@
 #define SINGLEFLIGHT_GROUP_HPP
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <functional>
 #include <future>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <stdexcept>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -25,17 +21,24 @@
 #include "detail/assert.hpp"
 #include "detail/call.hpp"
 #include "detail/call_map.hpp"
+#include "detail/config.hpp"
 #include "detail/executor_call.hpp"
+#include "detail/executor_calls.hpp"
+#include "detail/exit.hpp"
+#include "detail/follow.hpp"
+#include "detail/key.hpp"
 #include "detail/lead.hpp"
+#include "detail/loader.hpp"
 #include "detail/mutex.hpp"
-#include "detail/stop.hpp"
-#include "detail/wait_graph.hpp"
+#include "detail/saturating_time.hpp"
+#include "detail/shards.hpp"
+#include "detail/traits.hpp"
 #include "options.hpp"
 #include "result.hpp"
 #include "stats.hpp"
 #include "version.hpp"
 
-namespace singleflight::inline v1 {
+namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 /// Coalesces identical requests that are made at the same time: of all the callers that ask for one
 /// key, one runs its loader and the others get what it returns.
@@ -44,7 +47,7 @@ namespace singleflight::inline v1 {
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&] {  // 1,000 threads miss together: one query
+///       return flights.do_call(id, [&](const auto& id) {  // 1,000 threads miss together: one query
 ///         if (auto hit = cache.find(id)) return *hit;
 ///         auto row = db.load_template(id);
 ///         cache.put(id, row, 30s);
@@ -56,49 +59,66 @@ namespace singleflight::inline v1 {
 /// own thread; its *followers* are the callers that joined it and wait. A call is *listed* while
 /// new callers can join it.
 ///
-/// Guarantees:
-///   1. At any instant at most one call per key is listed, and every caller that arrives while it
-///      is listed joins it.
-///   2. A call leaves the map before its result is published, so whoever enters after any caller
-///      has returned with a call's result is never given that result. This is no cache.
-///   3. Every caller gets the value, or the very exception object that the loader threw, or a
-///      `call_error`. Nobody is left hanging: not by an exception, not by a thread that exits
-///      inside its loader, not by an executor that drops it.
-///   4. Each caller owns its own wait: its deadline or stop request changes nothing for the others.
-///   5. Work that nobody wants is stopped: when the last interested caller leaves, the call is
-///      unlisted at the same instant, and then the stop token that its loader took is triggered,
-///      once.
-///   6. A call unlists itself and nothing else: one that was forgotten or superseded and ends late
-///      does not touch a newer one.
-///   7. No user code runs under a lock but `KeyEqual` and copying or moving a `Key`. Loaders,
-///      values, executors, stop callbacks and destructors run outside and may call the group again.
-///   8. A caller that would wait for itself, directly or in a circle through other keys, threads
-///      and groups, is refused.
-///   9. With `group_options::max_age`, a hung leader does not own its key.
+/// The contract:
+///
+///   1. **One call.** At any instant at most one call per key is listed, and every caller that
+///      arrives while it is listed joins it.
+///   2. **Never stale.** A call leaves the map before its result is published: a caller that arrives
+///      after any caller has received a result never receives that result. This is no cache.
+///   3. **Everyone is answered**: with the value, with the very exception object that the loader
+///      threw, or with a `call_error`. No caller is left hanging by an exception, by a failed
+///      allocation, by an executor that drops the loader, or, where the end of a thread unwinds its
+///      frames (glibc with libstdc++), by a thread that exits inside its loader.
+///   4. **Each caller owns its own wait.** Its deadline or stop request changes nothing for the
+///      others.
+///   5. **Unwanted work is stopped.** When the last interested caller leaves, the call is unlisted at
+///      the same instant, and then the stop token that its loader took is triggered, once. The
+///      loader's stop callbacks run on the thread of that caller, before it returns.
+///   6. **Identity.** A call unlists itself and nothing else: a call that was forgotten or superseded
+///      and ends late does not touch a newer one.
+///   7. **No user code under a lock**, except `KeyEqual`, copying or moving a `Key`, and `operator
+///      new` with its new-handler. These must not use the same group. Hashes, loaders, values,
+///      executors, stop callbacks and destructors run outside and may call the group again.
+///   8. **Deadlocks are refused.** A caller whose wait would close a circle, directly or through
+///      other keys, threads and groups, gets a `call_error` at once, whatever its deadline.
+///   9. **A hung leader does not own its key**, where the group has a `max_age`.
+///  10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
+///      of its key does and nothing else, unless its loader takes a stop token or runs on an
+///      executor. Followers share one value; it is copied only for a caller that takes it by value.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
-/// returned or threw is visible to every caller that gets that result or exception.
+/// returned or threw is visible to every caller that gets that result or exception. An exception is
+/// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
-/// Cost: a call that nobody joins takes two uncontended locks. It allocates what the copy of its
-/// key does, and nothing else unless its loader takes a stop token or runs on an executor; where
-/// `Key` is a `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended
-/// call's key, at most 1,024 bytes, and a copy that fits into it does not allocate either. A
-/// follower takes one lock; the first of a call allocates a promise, the first that can leave, or
-/// that leads a call itself, one object more, the others nothing. A value is copied only for a
-/// caller that takes it by value. (The map of a shard allocates when more calls are in flight than
-/// ever before.)
+/// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
+/// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's key,
+/// at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower takes one
+/// lock of its shard. The first follower of a call allocates a promise, the first that can leave, or
+/// that leads a call itself, one object more, the others nothing. A follower inside a loader takes
+/// the lock of the wait graph, which is one for the process, two or three times; no other caller
+/// takes it, except to end a call that such a follower waits for. A shard allocates when more calls
+/// are in flight in it than ever before.
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
 class group {
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,
                 "singleflight: Key must be an object type, without const and without &");
+  static_assert(!detail::is_view<Key>,
+                "singleflight: a call may outlive what this Key shows and does not own; make Key a "
+                "std::string or another type that owns (to look up by std::string_view, give the "
+                "group a Hash and a KeyEqual that both have is_transparent)");
   static_assert(!std::is_reference_v<Value>,
                 "singleflight: Value must not be a reference, since results outlive the loader; "
                 "use a pointer or std::reference_wrapper");
   static_assert(std::same_as<Value, std::remove_cv_t<Value>> && !std::is_array_v<Value>,
                 "singleflight: Value must be void or an object type, without const and no array");
+  static_assert(std::is_void_v<Value> || std::is_reference_v<Value> || detail::is_complete<Value>,
+                "singleflight: Value is declared but not defined here; define it before the group");
+  static_assert(!detail::is_future<Value>,
+                "singleflight: Value must not be a future or a promise, which one caller alone can "
+                "use; have the loader wait for it and return its value");
   static_assert(std::is_void_v<Value> || std::is_reference_v<Value> ||
-                    std::is_move_constructible_v<Value>,
+                    detail::is_move_constructible<Value>,
                 "singleflight: Value must be movable; wrap it in a std::unique_ptr or "
                 "std::shared_ptr");
   static_assert(std::is_invocable_r_v<std::size_t, const Hash&, const Key&>,
@@ -115,22 +135,24 @@ class group {
   /// Throws: `std::invalid_argument` if the options make no sense, `std::bad_alloc`.
   explicit group(group_options options = {}, Hash hash = Hash(), KeyEqual equal = KeyEqual())
       : options_(checked(options)),
-        shard_bits_(shard_bits(options.shards)),
-        shard_shift_(63 - shard_bits_),
-        shards_(std::make_unique<shard[]>(std::size_t{1} << shard_bits_)),
+        shards_(options_.shards),
         hash_(std::move(hash)),
-        equal_(std::move(equal)) {}
+        equal_(std::move(equal)) {
+    detail::watch_this_thread();
+  }
 
   group(const group&) = delete;  // nor movable: calls in flight point into it
   group& operator=(const group&) = delete;
 
-  /// Precondition: every member function has returned.
-  /// Blocks: until no call is left on an executor. One that its executor neither runs nor drops
-  /// blocks for ever.
+  /// Precondition: every member function has returned, unless the process is ending: a static group
+  /// may be destroyed while calls are in flight, which then end in memory that stays.
+  /// Blocks: until no call is left on an executor. A call that its executor neither runs nor drops
+  /// blocks without end. A call whose loader has ended the process does not block.
   ~group() {
-    on_executors_.wait();
-    SINGLEFLIGHT_ASSERT(stats().in_flight == 0,
+    if (executor_calls_.wait() && stats().in_flight == 0) return;
+    SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
+    shards_.keep();
   }
 
   /// Leads a call for `key`, or follows the one that is listed.
@@ -140,36 +162,44 @@ class group {
   ///   no longer than the options say; `fn` is not invoked.
   /// Returns: the call's result.
   /// Throws: what the loader that ran threw, the same object for every caller of the call;
-  ///   `call_error`, which lists its reasons; `std::invalid_argument` for `attempts == 0`. What
-  ///   hash, equality, key copy and the allocations throw: only to this caller, which then neither
-  ///   leads nor waits.
+  ///   `call_error`, which lists its reasons; `std::invalid_argument` for `attempts == 0`, and for a
+  ///   number beyond the range of an integer `Key`. What hash, equality, key copy and the allocations
+  ///   throw: only to this caller, which then neither leads nor waits.
   /// Blocks: while the loader runs, its own or the leader's. A follower leaves at its deadline or
-  ///   stop request, or for a newer call at the group's `max_age`. A leader cannot: it is running
-  ///   the loader. Its stop request withdraws its interest, and it returns when the loader does,
-  ///   with what the loader gave. Use `do_call_on` if the first caller must be able to leave.
+  ///   stop request, or for a newer call at the group's `max_age`; if it is the last to leave, it
+  ///   runs the loader's stop callbacks first. A leader cannot leave: it is running the loader. Its
+  ///   stop request withdraws its interest, and it returns when the loader does, with what the
+  ///   loader gave. Use `do_call_on` if the first caller must be able to leave.
   /// Complexity: one hash. Leading: two locks, one copy (or move) of the key, and an allocation if
-  ///   the loader takes a stop token. Following: one lock, two if it leaves; see the class for
-  ///   allocations.
-  /// Lifetime: the call owns its key, so `fn` may move from or destroy what `key` refers to.
+  ///   the loader takes a stop token. Following: one lock of the shard, two if it leaves; three more
+  ///   of the call with a stop token; see the class for those inside a loader and for allocations.
+  /// Lifetime: the call owns its key, so `fn` may move from or destroy what `key` refers to. A key
+  ///   that is given by `std::move` is gone when `fn` runs: let `fn` take the key.
   ///
-  /// `key` is a `Key` or converts to one; if both `Hash` and `KeyEqual` have `is_transparent`, it
-  /// is whatever they take, and a `Key` is made of it only by the caller that leads. `fn` is
-  /// callable with no argument or with a `std::stop_token`, and returns what converts to `Value`.
+  /// `key` is a `Key` or converts to one without loss; if both `Hash` and `KeyEqual` have
+  /// `is_transparent`, it is whatever they take, and a `Key` is made of it only by the caller that
+  /// leads. `fn` is callable with one of these, and the first that fits is chosen: `()`,
+  /// `(const Key&)`, `(std::stop_token)`, `(const Key&, std::stop_token)`. The key that it takes is
+  /// the call's own. It returns what converts to `Value`, and returns on the thread on which it was
+  /// called.
   template <class K = Key, class Fn>
   result<Value> do_call(K&& key, const call_options& options, Fn&& fn) {
-    check_key<K>();
     check_loader<Fn>();
-    check(options);
-    return enter(lookup_key(std::forward<K>(key)), options, on_this_thread(), std::forward<Fn>(fn));
+    return enter(lookup_key(std::forward<K>(key)), limits_of(options), std::forward<Fn>(fn));
   }
 
   /// As above, waiting for as long as it takes.
   template <class K = Key, class Fn>
   result<Value> do_call(K&& key, Fn&& fn) {
-    check_key<K>();
     check_loader<Fn>();
-    return enter(lookup_key(std::forward<K>(key)), no_options(), on_this_thread(),
-                 std::forward<Fn>(fn));
+    return enter(lookup_key(std::forward<K>(key)), no_limits(), std::forward<Fn>(fn));
+  }
+
+  /// Refused: the options come before the loader.
+  template <class K = Key, class Fn>
+  void do_call(K&&, Fn&&, const call_options&) {
+    static_assert(detail::always_false<Fn>,
+                  "singleflight: the options come before the loader: do_call(key, options, fn)");
   }
 
   /// As `do_call`, but if this caller begins the call, the loader runs on `executor` and this
@@ -178,21 +208,23 @@ class group {
   ///
   /// An executor is callable with a copyable function object that takes nothing:
   /// `[&](auto task) { boost::asio::post(pool, std::move(task)); }`. It may run the task at once,
-  /// later or elsewhere; to invoke it again does nothing. If the executor throws, the call fails
-  /// with that exception; if it drops the task, with `owner_dead`. A task that is run when every
-  /// caller has left does not run the loader any more.
+  /// later or elsewhere, and returns without waiting for it; to invoke the task again does nothing.
+  /// If the executor throws, the call fails with that exception; if it drops the task, with
+  /// `owner_dead`. A task that is run when every caller has left does not run the loader any more.
+  /// Until the executor returns, its thread counts as the call's leader.
   ///
   /// Throws: as `do_call`. What copying `fn` throws fails the call, for everybody.
-  /// Complexity: as `do_call`; to begin a call allocates.
+  /// Complexity: as `do_call`; to begin a call takes two allocations more than its promise, and nine
+  ///   locks, ten if the task is run later, three or four of them of the shard.
   /// Lifetime: the call owns its loader, a copy of `fn` (or `fn`, moved), and destroys it when it
-  ///   ends, which the group's destructor waits for. So the loader must not own the group.
+  ///   ends, which the group's destructor waits for. So the loader must not own the group. Arguments
+  ///   are evaluated in no order: a loader that captures the key by `std::move` in the same
+  ///   expression leaves an empty key to look up. Let it take the key instead.
   template <class K = Key, class Executor, class Fn>
   result<Value> do_call_on(K&& key, Executor&& executor, const call_options& options, Fn&& fn) {
-    check_key<K>();
     check_executor<Executor, Fn>();
-    check(options);
-    return enter(lookup_key(std::forward<K>(key)), options, std::forward<Executor>(executor),
-                 std::forward<Fn>(fn));
+    return enter_on(lookup_key(std::forward<K>(key)), limits_of(options),
+                    std::forward<Executor>(executor), std::forward<Fn>(fn));
   }
 
   /// Begins a call for `key` on an executor, or joins the one that is listed, and waits for
@@ -202,20 +234,19 @@ class group {
   /// Throws: `call_error` with `resource_unavailable_try_again` if the call is full and the group
   ///   rejects; what hash, equality, key copy and allocations throw. What the executor throws is in
   ///   the future.
-  /// Complexity: one hash, one lock; to begin a call allocates.
+  /// Complexity: to join, one hash and one lock; to begin, as `do_call_on`.
   /// Lifetime: as `do_call_on`. To wait for the future inside a loader escapes the search for
   ///   circles.
   template <class K = Key, class Executor, class Fn>
   [[nodiscard]] std::shared_future<Value> do_async(K&& key, Executor&& executor, Fn&& fn) {
-    check_key<K>();
     check_executor<Executor, Fn>();
     return enter_async(lookup_key(std::forward<K>(key)), std::forward<Executor>(executor),
                        std::forward<Fn>(fn));
   }
 
   /// Unlists the call for `key`, so that the next caller starts a new one: for a writer that wants
-  /// no later reader to get what was read before its write. The call goes on, and who has joined it
-  /// gets its result.
+  /// no later reader to get what was read before its write. The call goes on, and those who have
+  /// joined it get its result.
   /// Returns: whether a call was listed.
   /// Throws: what hash and equality throw.
   /// Complexity: one hash, one lock.
@@ -224,9 +255,9 @@ class group {
     return forget_if(lookup_key(std::forward<K>(key)), [](const call&) { return true; });
   }
 
-  /// As `forget`, but only if nobody has joined the call. Exact: if it returns true, nobody ever
-  /// will.
-  /// Returns: whether a call was listed, and is no more.
+  /// As `forget`, but only if no caller has joined the call: if it returns true, no caller has joined
+  /// or will join the call.
+  /// Returns: whether a call was unlisted.
   template <class K = Key>
   bool forget_unshared(K&& key) {
     return forget_if(lookup_key(std::forward<K>(key)), [](const call& c) { return !c.joined(); });
@@ -236,441 +267,220 @@ class group {
   /// Complexity: one lock per shard.
   [[nodiscard]] group_stats stats() const {
     group_stats sum;
-    for (std::size_t i = 0; i < shard_count(); ++i) {
-      const detail::lock lock(shards_[i].mutex);
-      sum += shards_[i].stats();
+    for (const shard& s : shards_.all()) {
+      const detail::lock lock(s.mutex);
+      sum += s.stats();
     }
     return sum;
   }
 
   /// Returns: the listed calls, each shard's read at one instant, in no order.
   /// Throws: `std::bad_alloc`, what copying a `Key` throws.
-  /// Complexity: one lock per shard, held while its keys are copied.
+  /// Complexity: linear in the calls and the shards. One lock per shard, held while its keys are
+  ///   copied, and one more each time that the memory at hand is too little for them.
   [[nodiscard]] std::vector<call_info<Key>> in_flight()
       const requires std::copy_constructible<Key> {
     std::vector<call_info<Key>> all;
-    for (std::size_t i = 0; i < shard_count(); ++i) append_calls(shards_[i], all);
+    for (const shard& s : shards_.all()) append_calls(s, all);
     return all;
   }
 
  private:
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
-  using follower = detail::follower<Key, Value>;
+  using waiter = detail::waiter<Key, Value>;
+  using limits = detail::wait_limits;
+  using entry = detail::entry;
   using clock = std::chrono::steady_clock;
+  template <class Fn>
+  using executor_call_ptr = detail::executor_call_ptr<Key, Value, Fn>;
 
-  struct on_this_thread {};  // in the place of an executor
-  struct no_options {};      // in the place of call_options: nothing to look at on a leader's path
-
-  template <class Options>
-  static constexpr bool has_options = std::same_as<Options, call_options>;
-
-  [[nodiscard]] static const call_options& waiting_options(const call_options& options) noexcept {
-    return options;
+  /// In the place of `limits`: nothing to look at on a leader's path.
+  struct no_limits {};
+  [[nodiscard]] static const limits& limits_to_wait(const limits& given) noexcept { return given; }
+  [[nodiscard]] static limits limits_to_wait(no_limits) noexcept {
+    static const call_options none;
+    return limits(none);
   }
-  [[nodiscard]] static call_options waiting_options(no_options) noexcept { return {}; }
 
   // --- Entering ----------------------------------------------------------------------------------
+  // Each way in looks for a call to join, and begins one if there is none, under one lock.
 
-  /// What has become of one entry so far.
-  struct entry {
-    std::size_t failures = 0;  // of calls that it followed
-    bool counted = false;      // as led, joined or rejected, which happens once
-  };
-
-  /// One caller's wait for one call, in that caller's frame.
-  struct waiting {
-    waiting() = default;
-    waiting(const waiting&) = delete;  // the wait graph points at the edge
-    waiting& operator=(const waiting&) = delete;
-    ~waiting() {
-      if (in_graph) detail::the_wait_graph().remove(edge);
-    }
-
-    follower place;
-    bool began = false;                                    // the call, rather than joined it
-    clock::time_point too_old = clock::time_point::max();  // when to leave for a newer call
-    detail::wait_edge edge;
-    bool in_graph = false;
-  };
-
-  /// The path of every caller that waits: to a call that it leads or follows; once, or several
-  /// times if that call fails or grows too old and the caller may try again.
-  template <class K, class Options, class Executor, class Fn>
-  result<Value> enter(K&& key, const Options& options, Executor&& executor, Fn&& fn) {
-    const auto [home, hash] = locate(key);
-    constexpr bool runs_here = std::same_as<Executor, on_this_thread>;
+  /// Leads a call here, or follows one; once, or several times if that call fails or grows too old
+  /// and the caller may try again.
+  template <class K, class Limits, class Fn>
+  result<Value> enter(K&& key, const Limits& given, Fn&& fn) {
+    const auto [home, hash] = shards_.locate(hash_(key));
     for (entry me;;) {
-      if constexpr (has_options<Options>) refuse_if_late(home, options, me);
-      // Goes after the lock has been released: it owns a key.
-      [[maybe_unused]] std::conditional_t<runs_here, entry, executor_call<Fn>> started;
+      if constexpr (std::same_as<Limits, limits>) detail::refuse_if_late(home, given, me);
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key);
-      if (running != nullptr && !must_run_alone(*running)) {
-        const call_options& how = waiting_options(options);
-        waiting wait;
-        const std::errc refusal = join(home, *running, how, me, wait);
-        lock.unlock();
-        if (refusal != std::errc()) refuse(refusal);
-        if (auto answer = await(home, how, me, wait)) return *std::move(answer);
-      } else if constexpr (runs_here) {
+      if (running == nullptr || must_run_alone(*running)) {
         call own(hash, home.make_key(std::forward<K>(key)), std::this_thread::get_id(),
-                 detail::stop_source_for<Fn>());
+                 detail::stop_source_for<Fn, Key>());
         begin(home, own, running, 1, me);
         lock.unlock();
-        return lead(home, own, options, std::forward<Fn>(fn));
-      } else {
-        make_call_on_executor(started, home, hash, std::forward<K>(key));
-        waiting wait;
-        wait.began = true;
-        wait.place = home.prepare_wait(started->get(), needs(options, wait));
-        begin(home, *started, running, 0, me);
-        home.wait(started->get());
-        started->get().shared->leader_waits = true;
-        lock.unlock();
-        launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
-        return *await(home, options, me, wait);  // it leaves its own call for no other
+        if constexpr (std::same_as<Limits, limits>) {
+          return detail::lead(home, own, given.options(), std::forward<Fn>(fn));
+        } else {
+          return detail::lead(home, own, std::forward<Fn>(fn));
+        }
       }
+      const limits& wanted = limits_to_wait(given);
+      waiter wait(wanted);
+      const auto refusal = join(home, *running, wait, me);
+      lock.unlock();
+      if (refusal) detail::throw_call_error(*refusal);
+      if (auto answer = wait.wait(home, me)) return *std::move(answer);
+    }
+  }
+
+  /// The same with the loader on an executor.
+  template <class K, class Executor, class Fn>
+  result<Value> enter_on(K&& key, const limits& given, Executor&& executor, Fn&& fn) {
+    const auto [home, hash] = shards_.locate(hash_(key));
+    for (entry me;;) {
+      detail::refuse_if_late(home, given, me);
+      executor_call_ptr<Fn> started;  // before the lock: it owns a key, and is destroyed unlocked
+      waiter wait(given);
+      detail::lock lock(home.mutex);
+      call* const running = joinable(home, hash, key);
+      if (running == nullptr || must_run_alone(*running)) {
+        detail::make_executor_call(started, home, executor_calls_, hash, std::forward<K>(key));
+        wait.attend(home, started->get());
+        started->begin();
+        begin(home, started->get(), running, 0, me);
+        lock.unlock();
+        detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
+        return *wait.wait(home, me);  // never empty: it leaves its own call for no other
+      }
+      const auto refusal = join(home, *running, wait, me);
+      lock.unlock();
+      if (refusal) detail::throw_call_error(*refusal);
+      if (auto answer = wait.wait(home, me)) return *std::move(answer);
     }
   }
 
   /// Begins a call on an executor, or joins the one that is listed, without waiting.
   template <class K, class Executor, class Fn>
   std::shared_future<Value> enter_async(K&& key, Executor&& executor, Fn&& fn) {
-    const auto [home, hash] = locate(key);
+    const auto [home, hash] = shards_.locate(hash_(key));
     entry me;
-    executor_call<Fn> started;  // goes after the lock has been released: it owns a key
+    executor_call_ptr<Fn> started;  // before the lock: it owns a key, and is destroyed unlocked
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key);
-    if (running != nullptr && !must_run_alone(*running)) {
-      if (is_full(*running)) {
-        count(home, &group_stats::rejected, me);
-        lock.unlock();
-        refuse(std::errc::resource_unavailable_try_again);
-      }
-      follower place = home.prepare_wait(*running, {});
-      count(home, &group_stats::joined, me);
-      running->shared->joined = true;
-      home.wait(*running);
-      return std::move(place.future);
+    if (running == nullptr || must_run_alone(*running)) {
+      detail::make_executor_call(started, home, executor_calls_, hash, std::forward<K>(key));
+      std::shared_future<Value> future = started->get().shared->future;
+      started->begin();
+      begin(home, started->get(), running, 1, me);
+      lock.unlock();
+      detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
+      return future;
     }
-    make_call_on_executor(started, home, hash, std::forward<K>(key));
-    std::shared_future<Value> future = started->get().shared->future;
-    begin(home, *started, running, 1, me);
-    lock.unlock();
-    launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
+    if (running->followers() >= options_.max_waiters) {
+      me.count(home, &group_stats::rejected);
+      lock.unlock();
+      detail::throw_call_error(detail::reason::full);
+    }
+    std::shared_future<Value> future = home.make_ticket(*running, {}).future;
+    me.count(home, &group_stats::joined);
+    home.add_follower(*running);
     return future;
   }
 
-  /// Returns: the call to join, or null. One that is too old is not joined; it leaves the map.
+  /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
+  /// Unless this thread leads it: to begin it anew inside itself would be a recursion without end.
   template <class K>
   call* joinable(shard& home, std::uint64_t hash, const K& key) SINGLEFLIGHT_REQUIRES(home.mutex) {
-    call* running = home.find(hash, key, equal_);
-    if (running == nullptr || !ages() || clock::now() < too_old(*running)) return running;
+    call* const running = home.find(hash, key, equal_);
+    if (running == nullptr || !ages() || clock::now() < expiry(*running) || is_led_here(*running)) {
+      return running;
+    }
     home.supersede(*running);
     return nullptr;
   }
 
-  /// Begins a call: listed, or on its own beside a listed one that is full.
+  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it:
+  /// see `joinable`.
+  [[nodiscard]] bool must_run_alone(const call& running) const noexcept {
+    return options_.when_full == group_options::run_alone &&
+           running.followers() >= options_.max_waiters && !is_led_here(running);
+  }
+
+  [[nodiscard]] static bool is_led_here(const call& running) noexcept {
+    return running.leader == std::this_thread::get_id();
+  }
+
+  [[nodiscard]] bool ages() const noexcept { return options_.max_age != (clock::duration::max)(); }
+  /// Returns: when the call will be too old; the end of time if calls do not age.
+  [[nodiscard]] clock::time_point expiry(const call& running) const noexcept {
+    return ages() ? detail::later(running.began, options_.max_age) : (clock::time_point::max)();
+  }
+
+  /// Begins a call: listed, or unlisted beside a listed one that is full.
   void begin(shard& home, call& own, const call* running, std::size_t interested, entry& me) const
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own, interested);
     if (running == nullptr) home.list(own);
-    count(home, running == nullptr ? &group_stats::led : &group_stats::rejected, me);
+    me.count(home, running == nullptr ? &group_stats::led : &group_stats::rejected);
   }
 
-  template <class Fn>
-  void begin(shard& home, detail::executor_call<Key, Value, Fn>& own, const call* running,
-             std::size_t interested, entry& me) const SINGLEFLIGHT_REQUIRES(home.mutex) {
-    own.begin();
-    begin(home, own.get(), running, interested, me);
-  }
-
-  static void count(shard& home, typename shard::counter which, entry& me)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
-    if (!std::exchange(me.counted, true)) home.count(which);
-  }
-
-  // --- Leading -----------------------------------------------------------------------------------
-
-  /// Runs a call on this thread, watching for this caller's stop request if it can have one.
-  template <class Options, class Fn>
-  static result<Value> lead(shard& home, call& own, [[maybe_unused]] const Options& options,
-                            Fn&& fn) {
-    if constexpr (has_options<Options>) {
-      const detail::on_stop withdraw(options, withdrawal{home, own});
-      return lead(home, own, std::forward<Fn>(fn));
-    } else {
-      return lead(home, own, std::forward<Fn>(fn));
-    }
-  }
-
-  /// In the order that detail/lead.hpp gives the reasons for.
-  template <class Fn>
-  static result<Value> lead(shard& home, call& own, Fn&& fn) {
-    if constexpr (std::is_void_v<Value>) {
-      detail::run(home, own, std::forward<Fn>(fn));
-      detail::end(home, own);
-      if (own.shared) detail::publish(home, own);
-      return result<void>(own.joined(), true);
-    } else {
-      Value value = detail::run(home, own, std::forward<Fn>(fn));
-      detail::end(home, own);
-      if (!own.shared) return keep(home, value);
-      detail::publish(home, own, std::move(value));
-      return result<Value>(std::move(own.shared->future), own.joined(), true);
-    }
-  }
-
-  /// Takes back the leader's interest in a call that may be over already.
-  struct withdrawal {
-    shard& home;
-    call& own;
-
-    void operator()() const noexcept {
-      detail::lock lock(home.mutex);
-      if (own.ended) return;
-      home.count(&group_stats::cancelled);
-      detail::stop_source unwanted = home.lose_interest(own);
-      lock.unlock();
-      unwanted.request_stop();
-    }
-  };
-
-  /// Returns: the value of a call that nobody joined.
-  template <class V>
-  static result<V> keep(shard& home, V& value) {
-    try {
-      return result<V>(std::move(value));
-    } catch (...) {  // the move threw
-      const detail::lock lock(home.mutex);
-      home.count(&group_stats::failed);
-      throw;
-    }
-  }
-
-  template <class Fn>
-  using executor_call = std::shared_ptr<detail::executor_call<Key, Value, std::decay_t<Fn>>>;
-  template <class Fn>
-  using executor_task = detail::executor_task<Key, Value, std::decay_t<Fn>>;
-
-  template <class Call, class K>
-  void make_call_on_executor(std::shared_ptr<Call>& made, shard& home, std::uint64_t hash, K&& key)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
-    made = std::make_shared<Call>(home, on_executors_, hash, home.make_key(std::forward<K>(key)));
-    // A handle from the start, since the wait graph is shown each new leader by way of it.
-    home.prepare_wait(made->get(), {.to_leave = true, .to_be_stopped = false, .an_edge = false});
-  }
-
-  /// Gives a call that has begun to its executor.
-  template <class Call, class Executor, class Fn>
-  static void launch(std::shared_ptr<Call> started, Executor&& executor, Fn&& fn) {
-    try {
-      const detail::leading here;  // until the executor has returned
-      started->set_loader(std::forward<Fn>(fn));
-      std::forward<Executor>(executor)(executor_task<Fn>(started));
-      started->handed_over();
-    } catch (...) {
-      started->abandon(detail::current_failure());
-      if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
-    }
-  }
-
-  // --- Following ---------------------------------------------------------------------------------
-
-  [[nodiscard]] bool is_full(const call& running) const noexcept {
-    return running.followers() >= options_.max_waiters;
-  }
-  [[nodiscard]] bool must_run_alone(const call& running) const noexcept {
-    return is_full(running) && options_.when_full == group_options::run_alone &&
-           running.leader != std::this_thread::get_id();  // that would be a recursion without end
-  }
-
-  [[nodiscard]] bool ages() const noexcept { return options_.max_age != clock::duration::max(); }
-  /// Returns: when the call will be too old; the end of time if calls do not age.
-  [[nodiscard]] clock::time_point too_old(const call& running) const noexcept {
-    const auto most = clock::time_point::max() - running.began;
-    return running.began + std::min(options_.max_age, most);
-  }
-
-  /// Makes the caller a follower, or counts it as rejected. Returns: why, or `std::errc()`.
+  /// Makes the caller a follower, or counts it as rejected. Returns: why, or nothing.
   /// Throws: `std::bad_alloc`, only to this caller.
-  std::errc join(shard& home, call& running, const call_options& options, entry& me,
-                 waiting& wait) const SINGLEFLIGHT_REQUIRES(home.mutex) {
-    if (running.leader == std::this_thread::get_id()) {
-      count(home, &group_stats::rejected, me);
-      return std::errc::resource_deadlock_would_occur;
-    }
-    if (is_full(running)) {
-      count(home, &group_stats::rejected, me);
-      return std::errc::resource_unavailable_try_again;
-    }
-    wait.too_old = too_old(running);
-    wait.place = home.prepare_wait(running, needs(options, wait));
-    if (!connect(options, wait)) {
-      count(home, &group_stats::rejected, me);
-      return std::errc::resource_deadlock_would_occur;
-    }
-    count(home, &group_stats::joined, me);
-    running.shared->joined = true;
-    home.wait(running);
-    return {};
+  std::optional<detail::reason> join(shard& home, call& running, waiter& wait, entry& me) const
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    const auto refusal = wait.join(home, running, options_.max_waiters, expiry(running));
+    me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
+    return refusal;
   }
 
-  [[nodiscard]] static bool has_deadline(const call_options& options) noexcept {
-    return options.deadline != clock::time_point::max();
-  }
-
-  /// Whether this wait could close a circle: if this thread leads a call, and no deadline ends the
-  /// wait. (An end by `max_age` would only begin the same circle anew.)
-  [[nodiscard]] static bool could_hang(const call_options& options) noexcept {
-    return detail::calls_led_by_this_thread > 0 && !has_deadline(options);
-  }
-
-  [[nodiscard]] static detail::wait_needs needs(const call_options& options,
-                                                const waiting& wait) noexcept {
-    return {.to_leave = has_deadline(options) || wait.too_old != clock::time_point::max(),
-            .to_be_stopped = detail::can_be_stopped(options),
-            .an_edge = could_hang(options)};
-  }
-
-  /// Puts the wait into the wait graph if it could close a circle. Returns: whether it closes none.
-  static bool connect(const call_options& options, waiting& wait) noexcept {
-    if (!could_hang(options)) return true;
-    wait.edge.waiter = std::this_thread::get_id();
-    wait.edge.leader = &wait.place.handle->leader;
-    wait.in_graph = detail::the_wait_graph().add(wait.edge);
-    return wait.in_graph;
-  }
-
-  /// Waits for the call to end, or for this caller to leave it.
-  /// Returns: the call's result; nothing if this caller is to try again with another call.
-  std::optional<result<Value>> await(shard& home, const call_options& options, entry& me,
-                                     waiting& wait) const {
-    if (wait.began && !connect(options, wait)) {
-      leave(home, wait, std::errc::resource_deadlock_would_occur);
-    }
-    while (!published(home, options, wait)) {
-      if (leave(home, wait, reason_to_leave(options, wait))) return std::nullopt;
-      wait.too_old =
-          clock::time_point::max();  // it has ended, and no newer call is wanted any more
-    }
-    try {
-      wait.place.future.get();
-    } catch (...) {
-      if (wait.began || ++me.failures >= options.attempts) throw;
-      return std::nullopt;
-    }
-    const bool shared = !wait.began || wait.place.handle->joined;
-    if constexpr (std::is_void_v<Value>) {
-      return result<void>(shared, wait.began);
-    } else {
-      return result<Value>(std::move(wait.place.future), shared, wait.began);
-    }
-  }
-
-  /// Blocks until the result is there or this caller does not want to wait any longer.
-  /// Returns: whether it is there.
-  static bool published(shard& home, const call_options& options, const waiting& wait) {
-    const std::shared_future<Value>& future = wait.place.future;
-    const clock::time_point until = std::min(options.deadline, wait.too_old);
-    try {
-      if (detail::can_be_stopped(options)) {
-        return wait.place.handle->stoppable->wait(options, until);
-      }
-      if (until != clock::time_point::max()) {
-        return future.wait_until(until) == std::future_status::ready;
-      }
-      future.wait();
-      return true;
-    } catch (...) {  // forced unwinding: this thread is cancelled while it waits
-      if (wait.place.handle != nullptr) take_leave(home, wait, std::errc::owner_dead);
-      throw;
-    }
-  }
-
-  /// A caller that leaves for this reason is not refused but goes on with the newer call.
-  static constexpr std::errc for_newer_call{};
-
-  [[nodiscard]] static std::errc reason_to_leave(const call_options& options,
-                                                 const waiting& wait) noexcept {
-    if (detail::was_stopped(options)) return std::errc::operation_canceled;
-    return options.deadline <= wait.too_old ? std::errc::timed_out : for_newer_call;
-  }
-
-  /// Leaves a call that has no result yet.
-  /// Returns: whether this caller has left for a newer call; if not, its result is there or about
-  /// to be. Throws: `call_error` with any other reason if it has left.
-  static bool leave(shard& home, const waiting& wait, std::errc why) {
-    if (!take_leave(home, wait, why)) return false;
-    if (why != for_newer_call) refuse(why);
+  template <class K, class Condition>
+  bool forget_if(K&& key, const Condition& condition) {
+    const auto [home, hash] = shards_.locate(hash_(key));
+    const detail::lock lock(home.mutex);
+    call* const running = home.find(hash, key, equal_);
+    if (running == nullptr || !condition(*running)) return false;
+    home.unlist(*running);
     return true;
   }
 
-  /// Takes this caller off the books. A call that has ended has done so already, and will publish
-  /// its result as soon as that is moved, which no deadline or stop request waits for.
-  /// Returns: false if this caller is to stay for the result.
-  static bool take_leave(shard& home, const waiting& wait, std::errc why) {
-    detail::lock lock(home.mutex);
-    call* const running = wait.place.handle->running;
-    const bool in_a_hurry = why == std::errc::timed_out || why == std::errc::operation_canceled;
-    if (running == nullptr && !in_a_hurry) return false;
-    if (why == std::errc::timed_out) home.count(&group_stats::timed_out);
-    if (why == std::errc::operation_canceled) home.count(&group_stats::cancelled);
-    if (running == nullptr) return true;
-    if (why == for_newer_call && running->listed()) home.supersede(*running);
-    if (wait.began) running->shared->leader_waits = false;
-    detail::stop_source unwanted = home.leave(*running);
-    lock.unlock();
-    unwanted.request_stop();
-    return true;
-  }
-
-  /// Turns away a caller that comes too late already, without a trace but in the counters.
-  static void refuse_if_late(shard& home, const call_options& options, entry& me) {
-    const bool stopped = detail::was_stopped(options);
-    if (!stopped && !(has_deadline(options) && clock::now() >= options.deadline)) return;
-    {
-      const detail::lock lock(home.mutex);
-      count(home, &group_stats::rejected, me);
-      home.count(stopped ? &group_stats::cancelled : &group_stats::timed_out);
+  /// Makes room outside the lock, so that no key is moved or destroyed under it, and at least twice
+  /// as much as before, so that no key is moved often.
+  static void append_calls(const shard& from, std::vector<call_info<Key>>& all) {
+    for (std::size_t needed = 0;;) {
+      if (needed > all.capacity()) all.reserve((std::max)(needed, 2 * all.capacity()));
+      const detail::lock lock(from.mutex);
+      needed = all.size() + from.listed();
+      if (needed > all.capacity()) continue;
+      const auto now = clock::now();
+      from.for_each([&](const call& c) {
+        const auto since = c.waiters() > 0 ? c.shared->waiting_since : now;
+        all.emplace_back(c.key, c.waiters(), now - since);
+      });
+      return;
     }
-    refuse(stopped ? std::errc::operation_canceled : std::errc::timed_out);
-  }
-
-  [[noreturn]] static void refuse(std::errc why) {
-    const char* reason = "singleflight: the deadline passed before the call ended";
-    if (why == std::errc::operation_canceled) {
-      reason = "singleflight: the caller was told to stop before the call ended";
-    } else if (why == std::errc::resource_deadlock_would_occur) {
-      reason = "singleflight: a loader called what waits for it, and would wait for itself";
-    } else if (why == std::errc::resource_unavailable_try_again) {
-      reason = "singleflight: the call has group_options::max_waiters followers already";
-    }
-    throw call_error(why, reason);
   }
 
   // --- Checks ------------------------------------------------------------------------------------
 
+  template <class K>
+  [[nodiscard]] static decltype(auto) lookup_key(K&& key) {
+    return detail::lookup_key<Key, Hash, KeyEqual>(std::forward<K>(key));
+  }
+
   template <class Fn>
   static constexpr void check_loader() {
-    static_assert(detail::is_loader<Fn>,
-                  "singleflight: the loader must be callable with no argument or with a "
-                  "std::stop_token");
-    if constexpr (detail::is_loader<Fn>) {
-      using returned =
-          decltype(detail::run_loader(std::declval<Fn>(), detail::stop_source_for<Fn>()));
+    static_assert(detail::is_loader<Fn, Key>,
+                  "singleflight: the loader must be callable with nothing, the key, a "
+                  "std::stop_token, or the key and a std::stop_token");
+    if constexpr (detail::is_loader<Fn, Key>) {
+      using returned = decltype(detail::invoke_loader(
+          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::stop_source&>()));
       static_assert(std::is_convertible_v<returned, Value>,
                     "singleflight: what the loader returns must convert to the group's Value");
     }
-  }
-
-  template <class K>
-  static constexpr void check_key() {
-    static_assert(!looks_up_directly<K> || std::is_constructible_v<Key, K>,
-                  "singleflight: this key can be looked up, but the caller that leads must make a "
-                  "Key of it and cannot");
   }
 
   template <class Executor, class Fn>
@@ -679,18 +489,23 @@ class group {
     static_assert(std::is_constructible_v<std::decay_t<Fn>, Fn>,
                   "singleflight: the call on an executor keeps its loader, so the loader must be "
                   "copyable or given by std::move");
-    static_assert(std::is_invocable_v<Executor, executor_task<Fn>>,
-                  "singleflight: the executor must be callable with a function object: "
-                  "[&](auto task) { pool.post(std::move(task)); }");
+    static_assert(
+        std::is_invocable_v<Executor, detail::executor_task<Key, Value, std::decay_t<Fn>>>,
+        "singleflight: the executor must be callable with a function object: "
+        "[&](auto task) { pool.post(std::move(task)); }");
   }
 
-  static void check(const call_options& options) {
+  [[nodiscard]] static limits limits_of(const call_options& options) {
     if (options.attempts == 0) {
       throw std::invalid_argument("singleflight: call_options::attempts must be at least 1");
     }
+    return limits(options);
   }
 
-  static const group_options& checked(const group_options& options) {
+  static constexpr std::size_t max_shards = 65'536;
+
+  [[nodiscard]] static group_options checked(group_options options) {
+    if (options.shards == 0) options.shards = group_options::default_shards();
     if (options.shards > max_shards) {
       throw std::invalid_argument(
           "singleflight: group_options::shards must be at most 65536; leave it 0 if in doubt");
@@ -702,89 +517,13 @@ class group {
     return options;
   }
 
-  // --- Keys and shards ---------------------------------------------------------------------------
-
-  template <class K>
-  static constexpr bool looks_up_directly = std::same_as<std::remove_cvref_t<K>, Key> || requires {
-    typename Hash::is_transparent;
-    typename KeyEqual::is_transparent;
-  };
-
-  /// Returns: the key itself if it can be looked up as it is, else a `Key` made of it.
-  template <class K>
-  static decltype(auto) lookup_key(K&& key) {
-    if constexpr (looks_up_directly<K> && std::is_lvalue_reference_v<K>) {
-      return std::as_const(key);  // a Key may be made in another way of a Key& than of a const Key&
-    } else if constexpr (looks_up_directly<K>) {
-      return std::forward<K>(key);
-    } else {
-      static_assert(std::is_convertible_v<K, Key>,
-                    "singleflight: this key is no Key and converts to none; to look up by another "
-                    "type, give the group a Hash and a KeyEqual that both have is_transparent");
-      return Key(std::forward<K>(key));
-    }
-  }
-
-  static constexpr std::size_t max_shards = 65'536;
-
-  static unsigned shard_bits(std::size_t wanted) noexcept {
-    if (wanted == 0) wanted = 8 * std::size_t{std::max(std::thread::hardware_concurrency(), 1U)};
-    return static_cast<unsigned>(std::bit_width(std::min(wanted, max_shards) - 1));
-  }
-
-  [[nodiscard]] std::size_t shard_count() const noexcept { return std::size_t{1} << shard_bits_; }
-
-  /// Where the call for a key is listed, if it is.
-  struct location {
-    shard& home;
-    std::uint64_t hash;  // within the shard
-  };
-
-  /// The high bits of the mixed hash pick the shard, the ones below them the bucket. In two steps,
-  /// since one shift by 64 would be undefined. Throws: what the hash throws.
-  template <class K>
-  [[nodiscard]] location locate(const K& key) const {
-    const std::uint64_t mixed = detail::mix(hash_(key));
-    return {shards_[static_cast<std::size_t>(mixed >> 1 >> shard_shift_)], mixed << shard_bits_};
-  }
-
-  template <class K, class Condition>
-  bool forget_if(K&& key, const Condition& condition) {
-    const auto [home, hash] = locate(key);
-    const detail::lock lock(home.mutex);
-    call* running = home.find(hash, key, equal_);
-    if (running == nullptr || !condition(*running)) return false;
-    home.unlist(*running);
-    return true;
-  }
-
-  /// Makes room outside the lock, so that no key is moved or destroyed under it.
-  static void append_calls(const shard& from, std::vector<call_info<Key>>& all) {
-    for (std::size_t room = 0;;) {
-      all.reserve(all.size() + room);
-      const detail::lock lock(from.mutex);
-      if (from.listed() > room) {
-        room = from.listed();
-        continue;
-      }
-      const auto now = std::chrono::steady_clock::now();
-      from.for_each([&](const call& c) {
-        const auto since = c.waiters() > 0 ? c.shared->waiting_since : now;
-        all.emplace_back(c.key, c.waiters(), now - since);
-      });
-      return;
-    }
-  }
-
   const group_options options_;
-  const unsigned shard_bits_;
-  const unsigned shard_shift_;  // from the top bits, less one
-  const std::unique_ptr<shard[]> shards_;
-  [[no_unique_address]] const Hash hash_;
-  [[no_unique_address]] const KeyEqual equal_;
-  detail::drain on_executors_;
+  detail::shards<Key, Value> shards_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const Hash hash_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const KeyEqual equal_;
+  detail::executor_calls executor_calls_;
 };
 
-}  // namespace singleflight::inline v1
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI
 
 #endif  // SINGLEFLIGHT_GROUP_HPP

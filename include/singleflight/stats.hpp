@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace singleflight::inline v1 {
+#include "detail/config.hpp"
+
+namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 /// What a group has done since it was made, and what it is doing now.
 ///
@@ -59,6 +61,6 @@ struct call_info {
   std::chrono::steady_clock::duration waited;
 };
 
-}  // namespace singleflight::inline v1
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI
 
 #endif  // SINGLEFLIGHT_STATS_HPP

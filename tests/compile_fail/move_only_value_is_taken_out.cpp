@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: conversion from
+// expect: deleted function
 #include <memory>
 #include <singleflight/group.hpp>
 

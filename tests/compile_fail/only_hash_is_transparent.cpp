@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: this key is no Key
+// expect: the key is not convertible to Key
 #include <cstddef>
 #include <functional>
 #include <singleflight/group.hpp>

@@ -60,10 +60,10 @@ class Client:
         self.service = service
         self._host, self._port = service.url.removeprefix("http://").split(":")
 
-    def get(self, path):
+    def get(self, path, method="GET"):
         with contextlib.closing(http.client.HTTPConnection(self._host, int(self._port),
                                                            timeout=PATIENCE)) as connection:
-            connection.request("GET", path)
+            connection.request(method, path)
             return Answer(connection.getresponse())
 
     def details(self, template, locale="en"):

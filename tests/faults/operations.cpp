@@ -241,14 +241,14 @@ const std::vector<operation> of_the_refused = {
      .uses = {allocation, hash, equality, key_copy, loader, loader_copy, executor},
      .perform =
          [](world& w) {
-           (void)w.do_call(
-               w.k0, faulty_loader([&w] {
-                 return value(w.do_call_on(w.k1, w.inline_executor, {}, faulty_loader([&w] {
-                                             lead(w);
-                                             return value(0);
-                                           }))
-                                  ->number);
-               }));
+           (void)w.do_call(w.k0, faulty_loader([&w] {
+                             const auto inner =
+                                 w.do_call_on(w.k1, w.inline_executor, {}, faulty_loader([&w] {
+                                                lead(w);
+                                                return value(0);
+                                              }));
+                             return value(inner->number);
+                           }));
          },
      .refused_with = std::errc::resource_deadlock_would_occur},
 };

@@ -198,7 +198,7 @@ class world {
     answer& mine = told.emplace_back();
     callers_.start([&mine, call] {
       try {
-        mine.number = call()->number;
+        mine.number = (*call()).number;
       } catch (const std::exception&) {
         mine.thrown = std::current_exception();
       }

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The protocol of include/singleflight in Promela, for SPIN. Read it beside group.hpp and
-// detail/call_map.hpp: what has the same name is the same thing.
+// detail/call_map.hpp: what has the same name is the same thing. Those names are listed here, and
+// `run --check` looks for each of them in the headers; a comment may use others of the headers, too.
+//
+// Names of the headers:
+//   call, shared_state, call_handle, key, listed, interested, ended, shared, future, leader, stoppable,
+//   published_, running, withdrawal, on_stop, could_hang, stoppable_wait,
+//   find, list, begin, supersede, request_stop, lose_interest, end, enter, lead, announce, published,
+//   await, join, take_leave, forget, max_age, max_waiters
 //
 // A step (an `atomic` or `d_step`) is one critical section of the headers, or one publication. What
 // the headers guard by a mutex they touch under it alone, so nothing can come in between. A delay

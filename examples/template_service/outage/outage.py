@@ -230,7 +230,7 @@ def parse(arguments):
     parser.add_argument("--overload", type=float, default=1.5, metavar="FACTOR",
                         help="requests for each query that the store can answer (default: 1.5)")
     parser.add_argument("--docs", type=os.path.abspath, metavar="DIRECTORY",
-                        help="write outage.md and its pictures there")
+                        help="write the figures into outage.md there, and the pictures beside it")
     parser.add_argument("--programs", type=os.path.abspath, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=os.path.abspath, required=True, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -11,32 +11,36 @@
 #include <thread>
 #include <utility>
 
+#include "config.hpp"
 #include "stop.hpp"
+#include "stoppable_wait.hpp"
 
-namespace singleflight::inline v1::detail {
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 template <class Key, class Value>
 struct call;
 
-/// How those that may outlive a call see it: followers that can leave, waits in the wait graph, and
-/// the caller that had an executor run it. Never by the call's address, which may be another call's
-/// by the time they look.
+/// A reference to a call that stays valid after the call has ended: for followers that can leave,
+/// for waits in the wait graph, and for the caller that had an executor run the call. Never by the
+/// call's address, which may be another call's by the time they look.
 template <class Key, class Value>
 struct call_handle {
   call<Key, Value>* running =
-      nullptr;          // null when the call has ended; guarded by the shard's mutex
-  bool joined = false;  // what `call::joined()` was in the end; fixed when the result is published
+      nullptr;          // null after the call has ended; guarded by the shard's mutex
+  bool joined = false;  // the final `call::joined()`; fixed when the result is published
   std::optional<stoppable_wait> stoppable;  // made under the shard's mutex, before the call ends
+  bool watched =
+      false;  // whether an edge of the wait graph points at `leader`; by the shard's mutex
 
-  /// `call::leader`, once somebody in the wait graph waits for the call, until it has ended.
-  /// Written under the mutexes of shard and graph, so it may be read under either; after the end of
-  /// the call by the leader alone, under the graph's.
+  /// `call::leader`, from when the handle is watched until the call has ended. Written under the
+  /// mutexes of shard and graph, so it may be read under either; after the end of the call by the
+  /// leader alone, under the graph's.
   std::thread::id leader;
 };
 
-/// What waits for a call: its followers, and the caller that had it run on an executor.
+/// What a caller holds of the call that it waits for.
 template <class Key, class Value>
-struct follower {
+struct wait_ticket {
   std::shared_future<Value> future;
   std::shared_ptr<call_handle<Key, Value>> handle;  // null if it can only wait to the end
 };
@@ -45,13 +49,14 @@ struct follower {
 /// allocation: most calls end alone, and a promise takes two.
 template <class Key, class Value>
 struct shared_state {
-  std::promise<Value> promise;  // for who ends the call alone, after it has left the map
+  std::promise<Value> promise;  // used only by the thread that ends the call, after it is unlisted
   std::shared_future<Value> future = promise.get_future().share();
   std::size_t waiters = 0;                              // callers that wait now
   bool leader_waits = false;                            // the caller that had an executor run it
   std::chrono::steady_clock::time_point waiting_since;  // without a break
-  bool joined = false;                                  // whether anybody ever followed
-  std::shared_ptr<call_handle<Key, Value>> handle;      // null until somebody needs it
+  bool joined = false;                                  // whether any caller has followed
+  bool handed_out = false;                              // whether any caller was given the future
+  std::shared_ptr<call_handle<Key, Value>> handle;      // null until a caller needs it
 };
 
 /// One in-flight call. It lives in its leader's frame (on an executor: on the heap) from before it
@@ -66,7 +71,7 @@ struct call {
   call& operator=(const call&) = delete;
   ~call() = default;
 
-  /// Whether new callers can join: in the map, that is.
+  /// Whether new callers can join: whether it is in the map.
   [[nodiscard]] bool listed() const noexcept { return link != nullptr; }
 
   /// How many callers wait for it.
@@ -77,23 +82,26 @@ struct call {
     return shared ? shared->waiters - (shared->leader_waits ? 1 : 0) : 0;
   }
 
-  /// Whether anybody ever followed.
+  /// Whether any caller has followed.
   [[nodiscard]] bool joined() const noexcept { return shared && shared->joined; }
+
+  /// Whether a caller may wait for the result to be published.
+  [[nodiscard]] bool handed_out() const noexcept { return shared && shared->handed_out; }
 
   const std::uint64_t hash;  // of the key: the bits below those that pick the shard, from the top
 
   // Guarded by the shard's mutex.
   Key key;                 // the call's own: a loader may destroy its caller's; fixed until the end
-  std::thread::id leader;  // nobody while it is queued by an executor
-  stop_source stop;        // fixed; asked to stop outside the mutex, by way of a copy
+  std::thread::id leader;  // no thread while an executor has it queued
+  stop_source stop;        // fixed; asked to stop outside the mutex, through a copy
   std::chrono::steady_clock::time_point began;  // only if the group has a max_age; fixed
   call* next = nullptr;                         // in the bucket's chain
   call** link = nullptr;       // what points at this call in that chain; null: not listed
   std::size_t interested = 0;  // callers that still want the result, the leader included
   bool ended = false;
-  std::optional<shared_state<Key, Value>> shared;  // empty until somebody waits
+  std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
 };
 
-}  // namespace singleflight::inline v1::detail
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
 #endif  // SINGLEFLIGHT_DETAIL_CALL_HPP

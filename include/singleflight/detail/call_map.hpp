@@ -13,21 +13,20 @@
 
 #include "../stats.hpp"
 #include "call.hpp"
+#include "config.hpp"
+#include "key_buffer.hpp"
 #include "mutex.hpp"
-#include "spare_key.hpp"
 #include "stop.hpp"
 #include "wait_graph.hpp"
 
-namespace singleflight::inline v1::detail {
+#if defined(_MSC_VER)
+#pragma warning(push)
+#pragma warning(disable : 4324)  // "structure was padded due to alignment specifier": on purpose
+#endif
 
-/// Spreads what a hash has to tell over its high bits, from which shard and bucket are picked:
-/// `std::hash<int>` is the identity. (Multiplicative hashing: Knuth, The Art of Computer
-/// Programming, 6.4.)
-[[nodiscard]] constexpr std::uint64_t mix(std::size_t hash) noexcept {
-  return hash * std::uint64_t{0x9E37'79B9'7F4A'7C15};
-}
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// What a caller that is going to wait for a call needs of it.
+/// Features that a waiter requires of the call.
 struct wait_needs {
   bool to_leave;       // by a deadline or the group's max_age
   bool to_be_stopped;  // by a stop request
@@ -35,11 +34,12 @@ struct wait_needs {
 };
 
 /// One shard of a group: the listed calls of some of its keys, its counters, and the mutex that
-/// guards both. Also the one place that says what the beginning of a call, joining, leaving and its
-/// end do to them.
+/// guards both. Also the one place that says what beginning, joining, leaving and ending a call do
+/// to them.
 ///
 /// A hash map with chained buckets whose nodes are the calls themselves, in their leaders' frames.
-/// The alignment keeps shards off each other's cache lines.
+/// The alignment keeps the shards themselves off each other's cache lines; their bucket arrays may
+/// share one.
 template <class Key, class Value>
 class alignas(64) call_map {
  public:
@@ -58,7 +58,7 @@ class alignas(64) call_map {
   template <class K, class KeyEqual>
   [[nodiscard]] call_type* find(std::uint64_t hash, const K& key, const KeyEqual& equal) const
       SINGLEFLIGHT_REQUIRES(mutex) {
-    for (call_type* c = buckets_[hash >> shift_]; c != nullptr; c = c->next) {
+    for (call_type* c = buckets_[bucket_of(hash)]; c != nullptr; c = c->next) {
       if (c->hash == hash && equal(c->key, key)) return c;
     }
     return nullptr;
@@ -66,26 +66,27 @@ class alignas(64) call_map {
 
   void count(counter which) noexcept SINGLEFLIGHT_REQUIRES(mutex) { ++(stats_.*which); }
 
-  /// Returns: what a new call's key is made of. Throws: what copying a key throws.
+  /// Returns: the argument that a new call's key is made of. Throws: what copying a key throws.
   template <class K>
   [[nodiscard]] decltype(auto) make_key(K&& key) SINGLEFLIGHT_REQUIRES(mutex) {
-    return spare_key_.make(std::forward<K>(key));
+    return key_buffer_.make(std::forward<K>(key));
   }
 
-  /// Begins a call. `interested` are the callers that want its result without waiting for it.
+  /// Begins a call. `interested` is the number of callers that want its result and do not wait for
+  /// it: its leader, or the caller of `do_async`.
   void begin(call_type& c, std::size_t interested) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    c.interested = interested;
+    c.interested += interested;
     ++stats_.in_flight;
   }
 
   /// Lets new callers join the call. No other call for its key may be listed.
   void list(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (listed_ >= bucket_count_) grow();
-    link(c, buckets_[c.hash >> shift_]);
+    link(c, buckets_[bucket_of(c.hash)]);
     ++listed_;
   }
 
-  /// Takes a listed call out of the map while it goes on; who waits for it stays with it.
+  /// Takes a listed call out of the map while it goes on. Its waiters stay with it.
   void unlist(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     *c.link = c.next;
     if (c.next != nullptr) c.next->link = c.link;
@@ -99,9 +100,9 @@ class alignas(64) call_map {
     count(&group_stats::superseded);
   }
 
-  /// Makes what a caller needs that is going to wait for the call, and returns it.
-  /// Throws: `std::bad_alloc`, and then nobody else notices.
-  follower<Key, Value> prepare_wait(call_type& c, wait_needs needs) SINGLEFLIGHT_REQUIRES(mutex) {
+  /// Returns: what a caller needs to wait for the call.
+  /// Throws: `std::bad_alloc`, and then no other caller notices.
+  wait_ticket<Key, Value> make_ticket(call_type& c, wait_needs needs) SINGLEFLIGHT_REQUIRES(mutex) {
     if (!c.shared) c.shared.emplace();
     std::shared_ptr<handle_type>& handle = c.shared->handle;
     if (handle == nullptr && (needs.to_leave || needs.to_be_stopped || needs.an_edge)) {
@@ -109,44 +110,55 @@ class alignas(64) call_map {
       handle->running = &c;
     }
     if (needs.to_be_stopped && !handle->stoppable) handle->stoppable.emplace();
-    if (needs.an_edge) show_leader(c);
+    if (needs.an_edge && !handle->watched) {
+      handle->watched = true;
+      show_leader(c);
+    }
     return {c.shared->future, handle};
   }
 
-  /// Shows the wait graph who leads the call, if anybody does.
-  void show_leader(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    std::thread::id& shown = c.shared->handle->leader;
-    if (shown != c.leader) the_wait_graph().set_leader(shown, c.leader);
+  /// Says which thread leads the call: none while an executor has it queued.
+  void set_leader(call_type& c, std::thread::id leader) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.leader = leader;
+    if (c.shared->handle->watched) show_leader(c);
   }
 
-  /// Makes a prepared caller one of those that wait for the call.
-  void wait(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+  /// Counts a caller among those that wait for the call.
+  void add_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.shared->waiters == 0) c.shared->waiting_since = std::chrono::steady_clock::now();
+    c.shared->handed_out = true;
     ++c.shared->waiters;
     ++c.interested;
     ++stats_.waiting;
   }
 
+  /// Counts a caller among those that have joined the call and wait for it.
+  void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.shared->joined = true;
+    add_waiter(c);
+  }
+
   /// Takes back one caller's interest in a call that runs. If it was the last, unlists the call.
-  /// Returns: whom to tell, once the mutex is released, that nobody wants the result any more.
-  [[nodiscard]] stop_source lose_interest(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (--c.interested > 0) return stop_source_for<void()>();
+  /// Returns: the source to stop the loader with, once the mutex is released; an empty one if
+  /// another caller still wants the result.
+  [[nodiscard]] stop_source remove_interest(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (--c.interested > 0) return no_stop_source();
     if (c.listed()) unlist(c);
     return c.stop;
   }
 
-  /// Takes back one caller's wait for a call that runs. Returns: as `lose_interest`.
-  [[nodiscard]] stop_source leave(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+  /// Takes back one caller's wait for a call that runs. Returns: as `remove_interest`.
+  [[nodiscard]] stop_source remove_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     --c.shared->waiters;
     --stats_.waiting;
-    return lose_interest(c);
+    return remove_interest(c);
   }
 
-  /// Takes a call out of the books, by identity: one that was forgotten or superseded leaves the
-  /// newer call for its key alone. From here on nobody but the leader touches it.
+  /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves the
+  /// newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.listed()) unlist(c);
-    spare_key_.keep(c.key);
+    key_buffer_.keep(c.key);
     c.ended = true;
     --stats_.in_flight;
     if (!c.shared) return;
@@ -171,6 +183,16 @@ class alignas(64) call_map {
  private:
   static constexpr std::size_t first_buckets = 8;
 
+  [[nodiscard]] std::size_t bucket_of(std::uint64_t hash) const noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    return static_cast<std::size_t>(hash >> shift_);
+  }
+
+  /// Shows the wait graph who leads the call.
+  void show_leader(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    the_wait_graph().set_leader(c.shared->handle->leader, c.leader);
+  }
+
   static void link(call_type& c, call_type*& bucket) noexcept {
     c.next = bucket;
     if (bucket != nullptr) bucket->link = &c.next;
@@ -181,18 +203,18 @@ class alignas(64) call_map {
   /// Doubles the buckets. Where there is no memory for that, chains get longer instead: a caller
   /// must not fail because of how many others there are.
   void grow() noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    std::unique_ptr<call_type*[]> bigger(new (std::nothrow) call_type* [2 * bucket_count_] {});
-    if (bigger == nullptr) return;
+    std::unique_ptr<call_type*[]> old(new (std::nothrow) call_type* [2 * bucket_count_] {});
+    if (old == nullptr) return;
+    buckets_.swap(old);
+    --shift_;
     for (std::size_t i = 0; i < bucket_count_; ++i) {
-      for (call_type* c = buckets_[i]; c != nullptr;) {
+      for (call_type* c = old[i]; c != nullptr;) {
         call_type* const next = c->next;
-        link(*c, bigger[c->hash >> (shift_ - 1)]);
+        link(*c, buckets_[bucket_of(c->hash)]);
         c = next;
       }
     }
-    buckets_ = std::move(bigger);
     bucket_count_ *= 2;
-    --shift_;
   }
 
   std::unique_ptr<call_type* []> buckets_ SINGLEFLIGHT_GUARDED_BY(mutex) {
@@ -202,9 +224,13 @@ class alignas(64) call_map {
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
-  [[no_unique_address]] spare_key<Key> spare_key_ SINGLEFLIGHT_GUARDED_BY(mutex);
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
 };
 
-}  // namespace singleflight::inline v1::detail
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
+
+#if defined(_MSC_VER)
+#pragma warning(pop)
+#endif
 
 #endif  // SINGLEFLIGHT_DETAIL_CALL_MAP_HPP

@@ -2,83 +2,54 @@
 #ifndef SINGLEFLIGHT_DETAIL_EXECUTOR_CALL_HPP
 #define SINGLEFLIGHT_DETAIL_EXECUTOR_CALL_HPP
 
-#include <condition_variable>
-#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <utility>
 
+#include "../call_error.hpp"
 #include "call.hpp"
 #include "call_map.hpp"
+#include "config.hpp"
+#include "executor_calls.hpp"
+#include "exit.hpp"
 #include "lead.hpp"
+#include "loader.hpp"
 #include "mutex.hpp"
-#include "stop.hpp"
 #include "wait_graph.hpp"
 
-namespace singleflight::inline v1::detail {
-
-/// Counts the calls on executors, for the group's destructor to wait until there are none.
-class drain {
- public:
-  void enter() noexcept {
-    const std::lock_guard guard(mutex_);
-    ++inside_;
-  }
-
-  /// Notifies the one destructor that may wait, and under the mutex: once that is released, the drain
-  /// may be gone.
-  void leave() noexcept {
-    const std::lock_guard guard(mutex_);
-    if (--inside_ == 0) empty_.notify_one();
-  }
-
-  void wait() noexcept {
-    std::unique_lock guard(mutex_);
-    empty_.wait(guard, [this] { return inside_ == 0; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable empty_;
-  std::size_t inside_ = 0;  // guarded by mutex_
-};
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// A call whose loader runs on an executor. Owned by the tasks that the executor has been given;
 /// the last of them to go without having been run fails the call.
 ///
-/// Life: made, begun (listed, and given to the executor), claimed (by the one that runs or fails
-/// it), empty (key and loader gone). A task may outlive the group, so an empty one touches only
-/// itself.
+/// Life: made; begun, which is listed and given to the executor; claimed by the thread that runs or
+/// fails it; empty, with key and loader gone. A task may outlive the group, so an empty one touches
+/// only itself.
 template <class Key, class Value, class Fn>
 class executor_call {
  public:
   using shard = call_map<Key, Value>;
 
   template <class K>
-  executor_call(shard& home, drain& group_drain, std::uint64_t hash, K&& key)
-      : home_(home), drain_(group_drain), body_(std::in_place, hash, std::forward<K>(key)) {}
+  executor_call(shard& home, executor_calls& every, std::uint64_t hash, K&& key)
+      : home_(home), every_(every), body_(std::in_place, hash, std::forward<K>(key)) {}
   executor_call(const executor_call&) = delete;  // the map points into it
   executor_call& operator=(const executor_call&) = delete;
 
   ~executor_call() {
-    if (claim()) {
-      fail_claimed(
-          make_failure(std::errc::owner_dead,
-                       "singleflight: the executor dropped the loader without running it"));
-    }
+    if (claim()) fail_claimed(make_call_error(reason::task_dropped));
   }
 
   [[nodiscard]] call<Key, Value>& get() noexcept { return body_->call; }
 
-  /// From here on the group's destructor waits for this call. Before, nobody else knows it.
+  /// From here on the group's destructor waits for this call. Before, no other thread knows it.
   void begin() noexcept {
-    drain_.enter();
+    every_.add(place_);
     phase_ = phase::begun;
   }
 
@@ -87,8 +58,8 @@ class executor_call {
     body_->fn.emplace(std::forward<F>(fn));
   }
 
-  /// To be called when the executor has returned. Until then this thread leads the call, for nobody
-  /// else may come to run it; from now on nobody does, unless a task is run already.
+  /// To be called when the executor has returned. Until then this thread leads the call, for no
+  /// other may come to run it; from now on no thread does, unless a task is run already.
   void handed_over() noexcept {
     const std::lock_guard guard(mutex_);
     if (phase_ == phase::begun) set_leader({});
@@ -98,30 +69,21 @@ class executor_call {
   /// wait for the call, none to the executor.
   void run() {
     if (!claim()) return;
-    const emptier at_exit{*this};
-    call<Key, Value>& own = get();
+    const destruction at_exit{*this};
+    watch_this_thread();
+    every_.run_here(place_);
     if (!wanted_) {
-      fail(home_, own,
-           make_failure(std::errc::operation_canceled,
-                        "singleflight: all callers left before the loader began"));
+      detail::fail(home_, get(), make_call_error(reason::nobody_waits));
       return;
     }
     try {
-      if constexpr (std::is_void_v<Value>) {
-        detail::run(home_, own, std::move(*body_->fn));
-        detail::end(home_, own);
-        detail::publish(home_, own);
-      } else {
-        Value value = detail::run(home_, own, std::move(*body_->fn));
-        detail::end(home_, own);
-        detail::publish(home_, own, std::move(value));
-      }
+      static_cast<void>(detail::lead(home_, get(), std::move(*body_->fn)));
     } catch (...) {
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
     }
   }
 
-  /// Fails the call unless somebody has begun to run it.
+  /// Fails the call unless a thread has begun to run it.
   void abandon(std::exception_ptr why) noexcept {
     if (claim()) fail_claimed(std::move(why));
   }
@@ -132,18 +94,19 @@ class executor_call {
   struct body {
     template <class K>
     body(std::uint64_t hash, K&& key)
-        : call(hash, std::forward<K>(key), std::this_thread::get_id(), stop_source_for<Fn>()) {}
+        : call(hash, std::forward<K>(key), std::this_thread::get_id(), stop_source_for<Fn, Key>()) {
+    }
 
     detail::call<Key, Value> call;
     std::optional<Fn> fn;
   };
 
   /// Destroys key and loader, and lets the group's destructor go on, which may end the group.
-  struct emptier {
+  struct destruction {
     executor_call& self;
-    ~emptier() {
+    ~destruction() {
       self.body_.reset();
-      self.drain_.leave();
+      self.every_.remove(self.place_);
     }
   };
 
@@ -159,33 +122,35 @@ class executor_call {
   }
 
   void fail_claimed(std::exception_ptr why) noexcept {
-    const emptier at_exit{*this};
+    const destruction at_exit{*this};
     detail::fail(home_, get(), std::move(why));
   }
 
-  /// Returns: whether anybody still wants the result.
+  /// Returns: whether any caller still wants the result.
   bool set_leader(std::thread::id who) noexcept {
-    call<Key, Value>& own = get();
     const lock guard(home_.mutex);
-    own.leader = who;
-    home_.show_leader(own);
-    return own.interested > 0;
+    home_.set_leader(get(), who);
+    return get().interested > 0;
   }
 
   shard& home_;
-  drain& drain_;
+  executor_calls& every_;
+  executor_calls::member place_;
   std::optional<body> body_;  // of the one that made the call, then of the one that claimed it
   std::mutex mutex_;
   phase phase_ = phase::made;  // guarded by mutex_
-  bool wanted_ = true;         // whether anybody was left when it was claimed; who claimed it reads
+  bool wanted_ =
+      true;  // whether any caller was left when it was claimed; read by the claiming thread
 };
 
-/// What an executor is given: a copyable function object that runs the call when first invoked.
+template <class Key, class Value, class Fn>
+using executor_call_ptr = std::shared_ptr<executor_call<Key, Value, std::decay_t<Fn>>>;
+
+/// The copyable function object that an executor is given. It runs the call when first invoked.
 template <class Key, class Value, class Fn>
 class executor_task {
  public:
-  explicit executor_task(std::shared_ptr<executor_call<Key, Value, Fn>> c) noexcept
-      : call_(std::move(c)) {}
+  explicit executor_task(executor_call_ptr<Key, Value, Fn> c) noexcept : call_(std::move(c)) {}
 
   /// Keeps the call alive itself: an executor may overwrite the task that it is running.
   void operator()() const {
@@ -194,9 +159,37 @@ class executor_task {
   }
 
  private:
-  std::shared_ptr<executor_call<Key, Value, Fn>> call_;
+  executor_call_ptr<Key, Value, Fn> call_;
 };
 
-}  // namespace singleflight::inline v1::detail
+/// Makes a call that can begin. `made` is assigned as soon as there is a key, which must not be
+/// destroyed under the lock.
+template <class Key, class Value, class Fn, class K>
+void make_executor_call(std::shared_ptr<executor_call<Key, Value, Fn>>& made,
+                        call_map<Key, Value>& home, executor_calls& every, std::uint64_t hash,
+                        K&& key) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  made = std::make_shared<executor_call<Key, Value, Fn>>(home, every, hash,
+                                                         home.make_key(std::forward<K>(key)));
+  // With a handle from the start, through which the wait graph is shown each new leader.
+  home.make_ticket(made->get(), {.to_leave = true, .to_be_stopped = false, .an_edge = false});
+  made->get().shared->handed_out = true;
+}
+
+/// Gives a call that has begun to its executor.
+template <class Key, class Value, class Stored, class Executor, class Fn>
+void launch(std::shared_ptr<executor_call<Key, Value, Stored>> started, Executor&& executor,
+            Fn&& fn) {
+  try {
+    const leading here;  // until the executor has returned
+    started->set_loader(std::forward<Fn>(fn));
+    std::forward<Executor>(executor)(executor_task<Key, Value, Stored>(started));
+    started->handed_over();
+  } catch (...) {
+    started->abandon(current_failure());
+    if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
+  }
+}
+
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
 #endif  // SINGLEFLIGHT_DETAIL_EXECUTOR_CALL_HPP

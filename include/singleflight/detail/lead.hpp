@@ -3,45 +3,39 @@
 #define SINGLEFLIGHT_DETAIL_LEAD_HPP
 
 #include <exception>
-#include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "../call_error.hpp"
+#include "../options.hpp"
+#include "../result.hpp"
 #include "../stats.hpp"
 #include "call.hpp"
 #include "call_map.hpp"
+#include "config.hpp"
+#include "loader.hpp"
 #include "mutex.hpp"
 #include "stop.hpp"
 #include "wait_graph.hpp"
 
-// What the leader of a call does, on whatever thread, always in this order: run the loader, unlist
-// the call under the lock, publish outside it. Publishing first would hand an ended call to callers
-// that enter in between; publishing under the lock would wake the followers into it.
-namespace singleflight::inline v1::detail {
+// What the leader of a call does, on whatever thread: run the loader, unlist the call under the lock,
+// publish the result outside it. Publishing first would hand an ended call to callers that enter in
+// between; publishing under the lock would wake the followers into it. `lead` is the one place of
+// that order, and `fail` its second half for a call without a value.
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Returns: why a call has no result, where no exception says it.
-[[nodiscard]] inline std::exception_ptr make_failure(std::errc code, const char* reason) noexcept {
-  try {
-    throw call_error(code, reason);
-  } catch (...) {  // a bad_alloc if there is no memory for the text
-    return std::current_exception();
-  }
-}
-
-/// Returns: what the followers of a call are told that is left by an exception. Forced unwinding
-/// (pthread_exit, cancellation) is no exception and has no exception_ptr.
+/// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and has
+/// no exception_ptr.
 [[nodiscard]] inline std::exception_ptr current_failure() noexcept {
   if (std::exception_ptr thrown = std::current_exception()) return thrown;
-  return make_failure(std::errc::owner_dead,
-                      "singleflight: the leader's thread ended before its call did");
+  return make_call_error(reason::leader_exited);
 }
 
-/// Ends the call. Tell those who wait for it by `publish` or `publish_failure`.
 template <class Key, class Value>
-void end(call_map<Key, Value>& home, call<Key, Value>& own) noexcept {
+void count_failure(call_map<Key, Value>& home) noexcept {
   const lock guard(home.mutex);
-  home.end(own);
+  home.count(&group_stats::failed);
 }
 
 /// Tells those who do not wait in the future that it is ready: stoppable followers and the wait
@@ -56,12 +50,12 @@ void announce(call<Key, Value>& own) noexcept {
 
 template <class Key, class Value>
 void publish_failure(call<Key, Value>& own, std::exception_ptr why) {
-  if (!own.shared) return;
+  if (!own.handed_out()) return;
   own.shared->promise.set_exception(std::move(why));
   detail::announce(own);
 }
 
-/// Ends the call without a value.
+/// Ends the call without a value, then tells those who wait for it why.
 template <class Key, class Value>
 void fail(call_map<Key, Value>& home, call<Key, Value>& own, std::exception_ptr why) {
   {
@@ -72,36 +66,88 @@ void fail(call_map<Key, Value>& home, call<Key, Value>& own, std::exception_ptr 
   detail::publish_failure(own, std::move(why));
 }
 
-/// Hands the value, if the call has one, to those who wait for an ended call.
-/// Throws: what moving the value throws, and then so does everybody else's wait.
-template <class Key, class Value, class... Result>
-void publish(call_map<Key, Value>& home, call<Key, Value>& own, Result&&... value) {
-  try {
-    const leading here;  // the move is user code, and may wait
-    own.shared->promise.set_value(std::forward<Result>(value)...);
-  } catch (...) {
-    {
-      const lock guard(home.mutex);
-      home.count(&group_stats::failed);
-    }
-    detail::publish_failure(own, current_failure());
-    throw;
-  }
-  detail::announce(own);
-}
-
-/// Runs the loader. If it does not return, ends the call and tells those who wait for it why.
+/// Runs the loader. If it does not return, fails the call.
 template <class Key, class Value, class Fn>
-Value run(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
+[[nodiscard]] loaded<Value> run(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   try {
     const leading here;
-    return static_cast<Value>(detail::run_loader(std::forward<Fn>(fn), own.stop));
+    return detail::load<Value>(std::forward<Fn>(fn), own.key, own.stop);
   } catch (...) {
     detail::fail(home, own, current_failure());
     throw;  // in place: the forced unwinding of a thread that exits must go on
   }
 }
 
-}  // namespace singleflight::inline v1::detail
+/// Hands the value of an ended call to those who wait for it.
+/// Throws: what moving the value throws, and then so does everybody else's wait.
+template <class Key, class Value>
+void publish(call_map<Key, Value>& home, call<Key, Value>& own,
+             [[maybe_unused]] loaded<Value>& value) {
+  try {
+    const leading here;  // the move is user code, and may wait
+    if constexpr (std::is_void_v<Value>) {
+      own.shared->promise.set_value();
+    } else {
+      own.shared->promise.set_value(std::move(value));
+    }
+  } catch (...) {
+    detail::count_failure(home);
+    detail::publish_failure(own, current_failure());
+    throw;
+  }
+  detail::announce(own);
+}
+
+/// Returns: the value of an ended call that no other caller waits for.
+template <class Key, class Value>
+[[nodiscard]] result<Value> keep(call_map<Key, Value>& home, loaded<Value>& value) {
+  try {
+    return result_maker::unshared<Value>(value);
+  } catch (...) {  // the move threw
+    detail::count_failure(home);
+    throw;
+  }
+}
+
+/// Leads a call from its loader to its published result.
+/// Returns: the leader's result. Throws: what the loader, or moving its value, throws, after all who
+/// wait have been told.
+template <class Key, class Value, class Fn>
+result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
+  loaded<Value> value = detail::run(home, own, std::forward<Fn>(fn));
+  {
+    const lock guard(home.mutex);
+    home.end(own);
+  }
+  if (!own.handed_out()) return detail::keep<Key, Value>(home, value);
+  detail::publish(home, own, value);
+  return result_maker::of<Value>(std::move(own.shared->future), own.joined(), true);
+}
+
+/// Takes back the leader's interest in a call that may be over already.
+template <class Key, class Value>
+struct withdrawal {
+  call_map<Key, Value>& home;
+  call<Key, Value>& own;
+
+  void operator()() const noexcept {
+    lock guard(home.mutex);
+    if (own.ended) return;
+    home.count(&group_stats::cancelled);
+    stop_source loader = home.remove_interest(own);
+    guard.unlock();
+    loader.request_stop();
+  }
+};
+
+/// As above, for a leader with options: its stop request withdraws its interest.
+template <class Key, class Value, class Fn>
+result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, const call_options& options,
+                   Fn&& fn) {
+  const on_stop<withdrawal<Key, Value>> withdraw(options, {home, own});
+  return detail::lead(home, own, std::forward<Fn>(fn));
+}
+
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
 #endif  // SINGLEFLIGHT_DETAIL_LEAD_HPP

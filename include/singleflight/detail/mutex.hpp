@@ -4,6 +4,8 @@
 
 #include <mutex>
 
+#include "config.hpp"
+
 // Clang checks at compile time (-Wthread-safety) what these say; other compilers read past them.
 // https://clang.llvm.org/docs/ThreadSafetyAnalysis.html
 #if defined(__clang__)
@@ -14,10 +16,9 @@
 #define SINGLEFLIGHT_GUARDED_BY(mutex) SINGLEFLIGHT_DETAIL_TSA(guarded_by(mutex))
 #define SINGLEFLIGHT_REQUIRES(mutex) SINGLEFLIGHT_DETAIL_TSA(requires_capability(mutex))
 
-namespace singleflight::inline v1::detail {
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// `std::mutex`, known to the analysis. Its operations do not fail: a non-recursive mutex that is
-/// never locked twice by one thread has no reason to.
+/// `std::mutex`, known to the analysis. lock() cannot throw here: no thread locks it twice.
 class SINGLEFLIGHT_DETAIL_TSA(capability("mutex")) mutex {
  public:
   void lock() noexcept SINGLEFLIGHT_DETAIL_TSA(acquire_capability()) { mutex_.lock(); }
@@ -48,6 +49,6 @@ class SINGLEFLIGHT_DETAIL_TSA(scoped_lockable) lock {
   mutex* mutex_;  // null: unlocked
 };
 
-}  // namespace singleflight::inline v1::detail
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
 #endif  // SINGLEFLIGHT_DETAIL_MUTEX_HPP

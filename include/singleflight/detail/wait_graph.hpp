@@ -2,58 +2,97 @@
 #ifndef SINGLEFLIGHT_DETAIL_WAIT_GRAPH_HPP
 #define SINGLEFLIGHT_DETAIL_WAIT_GRAPH_HPP
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <new>
 #include <thread>
+#include <utility>
 
+#include "assert.hpp"
+#include "config.hpp"
+#include "hash.hpp"
 #include "mutex.hpp"
 
-namespace singleflight::inline v1::detail {
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// How many calls this thread leads, one inside the other. Only a thread that leads one can close a
-/// circle of waits, so only such a thread looks for circles.
-inline constinit thread_local std::size_t calls_led_by_this_thread = 0;
+/// How many calls this thread leads, one inside the other. Only a thread that leads a call can close
+/// a circle of waits, so only such a thread looks for circles.
+SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS inline constinit thread_local std::size_t
+    calls_led_by_this_thread = 0;
 
 /// Lives while this thread runs the user code of a call that waits for nothing but this thread.
 class leading {
  public:
   leading() noexcept { ++calls_led_by_this_thread; }
-  ~leading() { --calls_led_by_this_thread; }
+  /// A loader that began on another thread, as a fiber can, leaves that thread's count one too high,
+  /// which costs it a search, and must not leave this one's below zero, which would end its searches.
+  ~leading() {
+    if (calls_led_by_this_thread-- > 0) return;
+    calls_led_by_this_thread = 0;
+    SINGLEFLIGHT_ASSERT(false, "a loader must return on the thread on which it was called");
+  }
   leading(const leading&) = delete;
   leading& operator=(const leading&) = delete;
 };
 
-/// "This thread, which runs a loader, waits for that thread's call." Made in the waiting thread's
-/// frame; one thread has one at a time. Fixed while it is in the graph, but for `*leader`.
+/// "This thread, which runs a loader, waits for that call's leader." Lives in the waiting thread's
+/// frame. It is in the graph only while the thread does nothing but wait, and so runs no user code:
+/// a thread then has one edge at most, and does not become a leader.
 struct wait_edge {
+  wait_edge() = default;
+  wait_edge(const wait_edge&) = delete;  // linked by address
+  wait_edge& operator=(const wait_edge&) = delete;
+  ~wait_edge();
+
+  /// Adds the edge unless it would close a circle. Returns: whether it was added.
+  [[nodiscard]] bool connect(const std::thread::id& call_leader) noexcept;
+  /// Takes the edge out if it is in.
+  void disconnect() noexcept;
+
+  // Fixed while the edge is in the graph.
   std::thread::id waiter;
-  const std::thread::id* leader = nullptr;  // nobody before an executor has started the call, and
-                                            // after the call has ended: then the edge is void
-  wait_edge* next = nullptr;
+  const std::thread::id* leader = nullptr;  // shows no thread before an executor has started the
+                                            // call and after its end: then the edge leads nowhere
+  // Guarded by the graph's mutex.
+  wait_edge* next = nullptr;   // in the bucket's chain
+  wait_edge** link = nullptr;  // what points at this edge in that chain
+
+  bool connected = false;  // whether the edge is in the graph; of the waiting thread alone
 };
 
-/// Who waits for whom, over all groups of all types. Small: it has an edge for each thread that
-/// waits for a call inside a loader, and nothing of all the others.
+/// Which thread waits for which, over all groups of all types. It has an edge for each thread that
+/// waits for a call inside a loader; all other threads never touch it. A hash map by the waiting
+/// thread, of fixed size, so that a step takes constant time with up to some thousand edges.
 class wait_graph {
  public:
-  /// Adds the edge unless it would close a circle. Returns: whether it did.
   [[nodiscard]] bool add(wait_edge& edge) noexcept {
     const lock guard(mutex_);
+    std::size_t steps = 0;
     for (std::thread::id at = *edge.leader; at != std::thread::id();) {
       if (at == edge.waiter) return false;
-      const wait_edge* onward = from(at);
+      const wait_edge* const onward = find(at);
       if (onward == nullptr) break;
+      // More steps than edges: what this thread would wait for waits for itself. No correct program
+      // comes here, and one that does must not go round under the lock without end.
+      if (++steps > edges_) return false;
       at = *onward->leader;
     }
-    edge.next = edges_;
-    edges_ = &edge;
+    wait_edge*& bucket = buckets_[bucket_of(edge.waiter)];
+    edge.next = bucket;
+    if (bucket != nullptr) bucket->link = &edge.next;
+    edge.link = &bucket;
+    bucket = &edge;
+    ++edges_;
     return true;
   }
 
-  void remove(const wait_edge& edge) noexcept {
+  void remove(wait_edge& edge) noexcept {
     const lock guard(mutex_);
-    wait_edge** at = &edges_;
-    while (*at != &edge) at = &(*at)->next;
-    *at = edge.next;
+    *edge.link = edge.next;
+    if (edge.next != nullptr) edge.next->link = edge.link;
+    --edges_;
   }
 
   /// Says who leads a call, whose edges point at `leader`.
@@ -63,29 +102,46 @@ class wait_graph {
   }
 
  private:
+  static constexpr std::size_t bucket_count = 1024;
+
+  [[nodiscard]] static std::size_t bucket_of(std::thread::id thread) noexcept {
+    constexpr int shift = 64 - std::countr_zero(bucket_count);
+    return static_cast<std::size_t>(mix(std::hash<std::thread::id>()(thread)) >> shift);
+  }
+
   /// Returns: the edge of that thread, or null.
-  [[nodiscard]] const wait_edge* from(std::thread::id waiter) const noexcept
+  [[nodiscard]] const wait_edge* find(std::thread::id waiter) const noexcept
       SINGLEFLIGHT_REQUIRES(mutex_) {
-    const wait_edge* e = edges_;
+    const wait_edge* e = buckets_[bucket_of(waiter)];
     while (e != nullptr && e->waiter != waiter) e = e->next;
     return e;
   }
 
   mutex mutex_;
-  wait_edge* edges_ SINGLEFLIGHT_GUARDED_BY(mutex_) = nullptr;
+  wait_edge* buckets_[bucket_count] SINGLEFLIGHT_GUARDED_BY(mutex_) = {};
+  std::size_t edges_ SINGLEFLIGHT_GUARDED_BY(mutex_) = 0;
 };
 
-/// The one graph. Never destroyed: groups may be used by the destructors of other statics.
-inline wait_graph& the_wait_graph() noexcept {
-  union immortal {
-    wait_graph graph;
-    constexpr immortal() noexcept : graph() {}
-    ~immortal() {}
-  };
-  static constinit immortal instance;
-  return instance.graph;
+/// The one graph. Never destroyed: groups may be used by the destructors of other statics. (Not
+/// `constinit`: the constructor of `std::mutex` is not constexpr everywhere.)
+SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS inline wait_graph& the_wait_graph() noexcept {
+  alignas(wait_graph) static std::byte room[sizeof(wait_graph)];
+  static wait_graph& graph = *::new (room) wait_graph;
+  return graph;
 }
 
-}  // namespace singleflight::inline v1::detail
+inline wait_edge::~wait_edge() { disconnect(); }
+
+inline bool wait_edge::connect(const std::thread::id& call_leader) noexcept {
+  waiter = std::this_thread::get_id();
+  leader = &call_leader;
+  return connected = the_wait_graph().add(*this);
+}
+
+inline void wait_edge::disconnect() noexcept {
+  if (std::exchange(connected, false)) the_wait_graph().remove(*this);
+}
+
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
 #endif  // SINGLEFLIGHT_DETAIL_WAIT_GRAPH_HPP

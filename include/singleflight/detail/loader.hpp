@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+#ifndef SINGLEFLIGHT_DETAIL_LOADER_HPP
+#define SINGLEFLIGHT_DETAIL_LOADER_HPP
+
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "config.hpp"
+#include "stop.hpp"
+
+// How a loader is invoked: with what it takes of the call.
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
+
+/// What a loader takes. The first of these that fits is chosen.
+enum class loader_form { none, nothing, key, stop_token, key_and_stop_token };
+
+template <class Fn, class Key>
+[[nodiscard]] consteval loader_form find_loader_form() {
+  if constexpr (std::is_invocable_v<Fn>) {
+    return loader_form::nothing;
+  } else if constexpr (std::is_invocable_v<Fn, const Key&>) {
+    return loader_form::key;
+#if defined(__cpp_lib_jthread)
+  } else if constexpr (std::is_invocable_v<Fn, std::stop_token>) {
+    return loader_form::stop_token;
+  } else if constexpr (std::is_invocable_v<Fn, const Key&, std::stop_token>) {
+    return loader_form::key_and_stop_token;
+#endif
+  } else {
+    return loader_form::none;
+  }
+}
+
+/// As what a loader is invoked: as it was given, or, if it can only be invoked as an lvalue, as one.
+template <class Fn, class Key>
+using invoked_loader =
+    std::conditional_t<find_loader_form<Fn, Key>() != loader_form::none, Fn&&, Fn&>;
+
+template <class Fn, class Key>
+inline constexpr loader_form form_of = find_loader_form<invoked_loader<Fn, Key>, Key>();
+
+template <class Fn, class Key>
+inline constexpr bool is_loader = form_of<Fn, Key> != loader_form::none;
+
+template <class Fn, class Key>
+inline constexpr bool takes_stop_token = form_of<Fn, Key> == loader_form::stop_token ||
+                                         form_of<Fn, Key> == loader_form::key_and_stop_token;
+
+/// Returns: the source of the token that a loader of this type takes, or none.
+/// Throws: `std::bad_alloc` if it takes one.
+template <class Fn, class Key>
+[[nodiscard]] stop_source stop_source_for() {
+  if constexpr (takes_stop_token<Fn, Key>) {
+    return stop_source();
+  } else {
+    return no_stop_source();
+  }
+}
+
+/// Invokes the loader. `key` is the call's own.
+template <class Key, class Fn>
+decltype(auto) invoke_loader(Fn&& fn, [[maybe_unused]] const Key& key,
+                             [[maybe_unused]] const stop_source& stop) {
+  constexpr loader_form form = form_of<Fn, Key>;
+  using invoked = invoked_loader<Fn, Key>;
+  if constexpr (form == loader_form::nothing) {
+    return static_cast<invoked>(fn)();
+  } else if constexpr (form == loader_form::key) {
+    return static_cast<invoked>(fn)(key);
+#if defined(__cpp_lib_jthread)
+  } else if constexpr (form == loader_form::stop_token) {
+    return static_cast<invoked>(fn)(stop.get_token());
+  } else {
+    return static_cast<invoked>(fn)(key, stop.get_token());
+#endif
+  }
+}
+
+/// What a loader returns, as an object: `std::monostate` in place of `void`.
+template <class Value>
+using loaded = std::conditional_t<std::is_void_v<Value>, std::monostate, Value>;
+
+/// Returns: what the loader returns, converted implicitly, so that compilers warn of narrowing.
+template <class Value, class Key, class Fn>
+[[nodiscard]] loaded<Value> load(Fn&& fn, const Key& key, const stop_source& stop) {
+  if constexpr (std::is_void_v<Value>) {
+    detail::invoke_loader(std::forward<Fn>(fn), key, stop);
+    return {};
+  } else {
+    return detail::invoke_loader(std::forward<Fn>(fn), key, stop);
+  }
+}
+
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
+
+#endif  // SINGLEFLIGHT_DETAIL_LOADER_HPP
