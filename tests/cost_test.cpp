@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a call costs, in counts: heap allocations, copies and moves of the value, locks taken. This
-// program replaces operator new, and is linked so that pthread_mutex_lock comes past it.
+// The cost of a call, in counts: heap allocations, copies and moves of the value, locks taken. This
+// program replaces operator new, and the linker wraps pthread_mutex_lock.
 
 #include <gtest/gtest.h>
 
@@ -30,18 +30,14 @@
 
 namespace {
 
-struct counts {
-  int allocations = 0;
-  int locks = 0;
-};
-thread_local counts of_this_thread;
+thread_local int locks_of_this_thread = 0;
 
 }  // namespace
 
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 extern "C" int __real_pthread_mutex_lock(pthread_mutex_t*);
 extern "C" int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
-  ++of_this_thread.locks;
+  ++locks_of_this_thread;
   return __real_pthread_mutex_lock(mutex);
 }
 #endif
@@ -51,20 +47,26 @@ namespace {
 using namespace std::chrono_literals;
 using singleflight::group;
 
-// What this thread spends on `action()`.
+struct counts {
+  int allocations = 0;
+  int locks = 0;
+
+  static counts of_this_thread() {
+    return {static_cast<int>(support::allocated_by_this_thread.blocks), locks_of_this_thread};
+  }
+};
+
+// The counts of `action()` on this thread.
 template <class Action>
 counts cost_of(const Action& action) {
-  support::grants_allocation = []() noexcept {
-    ++of_this_thread.allocations;
-    return true;
-  };
-  const counts before = of_this_thread;
+  const counts before = counts::of_this_thread();
   action();
-  return {of_this_thread.allocations - before.allocations, of_this_thread.locks - before.locks};
+  const counts after = counts::of_this_thread();
+  return {after.allocations - before.allocations, after.locks - before.locks};
 }
 
-// Leads a call for `key` that `N` threads join one after the other. Returns what each of them
-// spends on `enter()`, which has to join it.
+// Leads a call for `key` that `N` threads join one after the other. Returns the counts of each of
+// them for `enter()`, which must join it.
 template <std::size_t N, class Group, class Key, class Load, class Enter>
 std::array<counts, N> costs_of_followers(Group& g, const Key& key, const Load& load,
                                          const Enter& enter) {
@@ -178,14 +180,14 @@ TEST(Allocations, AreOneWhereAShardHasAsManyCallsAsBuckets) {
   std::array<int, deepest> costs{};
   const std::function<void(int)> enter = [&](int depth) {
     if (depth == deepest) return;
-    const int before = of_this_thread.allocations;
+    const int before = counts::of_this_thread().allocations;
     (void)g.do_call(depth, [&] {
-      costs[static_cast<std::size_t>(depth)] = of_this_thread.allocations - before;
+      costs[static_cast<std::size_t>(depth)] = counts::of_this_thread().allocations - before;
       enter(depth + 1);
       return 42;
     });
   };
-  (void)cost_of([&] { enter(0); });
+  enter(0);
   for (int depth = 0; depth < deepest; ++depth) {
     const bool full = depth == 8 || depth == 16 || depth == 32;
     EXPECT_EQ(costs[static_cast<std::size_t>(depth)], full ? 1 : 0) << depth;

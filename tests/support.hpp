@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the tests share: threads that are joined on every path, and waiting for a state instead of
-// for a time.
+// Helpers that the tests share: threads that are joined on every path, and waits for a state
+// instead of a time.
 #ifndef SINGLEFLIGHT_TESTS_SUPPORT_HPP
 #define SINGLEFLIGHT_TESTS_SUPPORT_HPP
 
@@ -16,20 +16,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_TSAN
-#elif defined(__clang__)
-#if __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_TSAN
-#define SINGLEFLIGHT_TESTS_KEEP_NEW  // clang's runtime has an operator new that cannot be replaced
-#endif
-#if __has_feature(address_sanitizer)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(SINGLEFLIGHT_TESTS_TSAN)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
+#include "sanitizers.hpp"
 
 // glibc ends a thread (pthread_exit, cancellation) by unwinding it through libstdc++'s catch blocks.
 // libc++ ends the program instead; musl, macOS and Windows do not unwind at all.
@@ -46,14 +33,14 @@
 
 namespace support {
 
-/// Waits until `condition()` holds. A test that waits for what never comes fails after a minute with
-/// `what`; on the way there, time decides nothing.
+/// Waits until `condition()` holds. If it does not within a minute, the test fails with `what`.
+/// Apart from that limit the result does not depend on time.
 template <class Condition>
 void await(const Condition& condition, const char* what) {
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(1);
   while (!condition()) {
     if (std::chrono::steady_clock::now() > give_up) {
-      throw std::runtime_error(std::string("waited a minute in vain for: ") + what);
+      throw std::runtime_error(std::string("waited a minute for: ") + what);
     }
     std::this_thread::yield();
   }
@@ -72,6 +59,14 @@ inline void expect_same([[maybe_unused]] const std::exception_ptr& one,
 #if !defined(_MSC_VER)
   EXPECT_EQ(one, other);
 #endif
+}
+
+/// No call is listed or in flight in the group, and no caller waits.
+template <class Group>
+void expect_idle(const Group& group) {
+  EXPECT_EQ(group.stats().in_flight, 0U);
+  EXPECT_EQ(group.stats().waiting, 0U);
+  EXPECT_TRUE(group.in_flight().empty());
 }
 
 /// Threads that the destructor joins. (libc++ before 20 has no std::jthread.)

@@ -56,8 +56,8 @@ class http_server {
     return port;
   }
 
-  /// Sends clients away, goes on for a while so that they can leave, and stops when every request has
-  /// been answered.
+  /// Asks clients to close their connections, gives them some time for it, and stops when every
+  /// request has been answered.
   void drain() {
     draining_ = true;
     std::this_thread::sleep_for(how_.drain);
@@ -102,7 +102,7 @@ class http_server {
       response.set_content(*details, json_type);
     } catch (const bad_request& error) {
       fail(response, 400, error.what());
-    } catch (const store_unavailable&) {  // the log has the reason, which is nobody else's business
+    } catch (const store_unavailable&) {  // the reason is in the log only: clients need not know it
       fail_for_now(response, "the store cannot answer");
     } catch (const singleflight::call_error&) {
       fail_for_now(response, "the store takes too long");

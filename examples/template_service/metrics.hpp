@@ -14,14 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "../common/connection_pool.hpp"
 #include "cache.hpp"
-#include "connection_pool.hpp"
 #include "store.hpp"
 #include "template_reader.hpp"
 
 namespace template_service {
 
-/// All that `/metrics` shows. What the parts count themselves is read when somebody asks.
+/// The metrics of `/metrics`. Counters of the other parts are read at each request.
 class metrics {
  public:
   metrics(const template_reader& reader, const cache& front, const store& back)
@@ -109,7 +109,7 @@ class metrics {
 
   void add_store(families& all) const {
     const store_stats now = store_.stats();
-    const pool_stats pool = store_.connections();
+    const examples::pool_stats pool = store_.connections();
     add(all, kind::Counter, "template_store_queries_total", "Queries that the store answered.",
         now.answered);
     add(all, kind::Counter, "template_store_failures_total",

@@ -23,7 +23,7 @@ def await_that(condition, what):
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"waited a minute in vain for: {what}")
+            raise AssertionError(f"waited a minute for: {what}")
         time.sleep(0.005)
 
 

@@ -12,7 +12,7 @@ import unittest
 from processes import Service
 from servers import PROGRAM, TEMPLATES, Client, Crowd, EndToEnd, WithServers, await_that
 
-# For tests that hold a query for as long as they like.
+# For tests that hold a query until they release it.
 PATIENT = ("--deadline-ms=60000", "--max-age-ms=60000", "--store-timeout-s=60",
            "--store-patience-ms=60000")
 
@@ -260,7 +260,7 @@ class Draining(WithServers):
             while not over.is_set():
                 try:
                     statuses.append(client.details(7).status)
-                except ConnectionError:  # nobody listens any more
+                except ConnectionError:  # the server has closed its socket
                     return
                 except http.client.HTTPException as torn:
                     statuses.append(torn)

@@ -78,7 +78,7 @@ void two_keys_of_one_bucket(world& w) {
   caller_of(w, {0});
 }
 
-/// Two callers that can leave; who is stopped, and when, is for a third to say.
+/// Two callers that can leave; a third thread chooses which one is stopped, and when.
 void two_can_leave(world& w, bool stop_first, bool stop_second) {
   auto* const first = &w.stop_source();
   auto* const second = &w.stop_source();
@@ -171,8 +171,8 @@ void crossed(world& w, int threads) {
 void circle_of_two(world& w) { crossed(w, 2); }
 void circle_of_three(world& w) { crossed(w, 3); }
 
-/// Whoever has waited for the first key is still in the wait graph when its leader goes on to the key
-/// that the former leads, which is no circle.
+/// A caller that waited for the first key is still in the wait graph when the leader of that key
+/// goes on to the key that this caller leads. That is no circle.
 void a_wait_that_is_over(world& w) {
   w.caller([&w] { w.call(1, {.inside = [&w] { w.call(0); }}); });
   w.caller([&w] {
