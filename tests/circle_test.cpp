@@ -77,7 +77,7 @@ TEST_P(Circle, OfThreadsFailsInOneAndByThatInAll) {
   r.run_and_throw();
   for (const std::exception_ptr& e : r.told) {
     EXPECT_EQ(support::call_error_of(e), circle);
-    EXPECT_EQ(e, r.told.front());
+    support::expect_same(e, r.told.front());
   }
 }
 
@@ -162,7 +162,7 @@ TEST(CircleAcrossGroups, OfDifferentTypesIsRefusedInOne) {
     });
   });
   EXPECT_EQ(support::call_error_of(told[0]), circle);
-  EXPECT_EQ(told[0], told[1]);
+  support::expect_same(told[0], told[1]);
   EXPECT_EQ(numbers.stats().rejected + names.stats().rejected, 1U);
   EXPECT_EQ(numbers.stats().joined + names.stats().joined, 1U);
   expect_idle(numbers);
