@@ -46,10 +46,10 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&](const auto& id) {  // 1,000 threads miss together: one query
-///         if (auto hit = cache.find(id)) return *hit;
-///         auto row = db.load_template(id);
-///         cache.put(id, row, 30s);
+///       return flights.do_call(id, [&](const auto& key) {  // 1,000 threads miss together: one query
+///         if (auto hit = cache.find(key)) return *hit;
+///         auto row = db.load_template(key);
+///         cache.put(key, row, 30s);
 ///         return row;
 ///       });
 ///     }
