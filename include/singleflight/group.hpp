@@ -81,9 +81,9 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///   8. **Deadlocks are refused.** A caller whose wait would close a circle, directly or through
 ///      other keys, threads and groups, gets a `call_error` at once, whatever its deadline.
 ///   9. **A hung leader does not own its key**, where the group has a `max_age`.
-///  10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
-///      of its key does and nothing else, unless its loader takes a stop token or runs on an
-///      executor. Followers share one value; it is copied only for a caller that takes it by value.
+///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
+///       of its key does and nothing else, unless its loader takes a stop token or runs on an
+///       executor. Followers share one value; it is copied only for a caller that takes it by value.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
