@@ -100,6 +100,13 @@ const std::vector<operation> of_leaders = {
     {.name = "leader_with_a_deadline",
      .uses = used_by_leading,
      .perform = [](world& w) { w.take(w.do_call(w.k0, with_deadline(), w.load()), w.ours); }},
+    {.name = "leader_whose_loader_takes_the_key",
+     .uses = {allocation, hash, key_move, value_move, loader},
+     .perform =
+         [](world& w) {
+           const auto load = [](const key& given) { return value(world::ours + given.id()); };
+           w.take(w.do_call(std::move(w.given_away), key_loader(load)), w.ours);
+         }},
     {.name = "leader_whose_loader_returns_a_reference",
      .uses = {allocation, hash, key_copy, value_copy, value_move, loader},
      .perform =
@@ -162,9 +169,10 @@ void follow_with_deadline(world& w) {
 }
 
 /// Follows in a loader for another key, so that the wait is one of the wait graph.
-void follow_in_a_loader(world& w) {
+template <void (*Follow)(world&)>
+void in_a_loader(world& w) {
   w.take(w.do_call(w.k1, faulty_loader([&w] {
-                     follow(w);
+                     Follow(w);
                      return value(w.ours);
                    })),
          w.ours);
@@ -195,11 +203,15 @@ const std::vector<operation> of_followers = {
      .prepare = a_call_with_a_follower},
     {.name = "first_follower_in_a_loader",
      .uses = used_in_a_loader,
-     .perform = follow_in_a_loader,
+     .perform = in_a_loader<follow>,
+     .prepare = a_call},
+    {.name = "first_follower_in_a_loader_with_a_deadline",
+     .uses = used_in_a_loader,
+     .perform = in_a_loader<follow_with_deadline>,
      .prepare = a_call},
     {.name = "later_follower_in_a_loader",
      .uses = used_in_a_loader,
-     .perform = follow_in_a_loader,
+     .perform = in_a_loader<follow>,
      .prepare = a_call_with_a_follower},
     {.name = "follower_that_leaves_at_its_deadline",
      .uses = used_by_refusal,

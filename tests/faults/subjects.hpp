@@ -86,6 +86,18 @@ struct faulty_loader {
   counted counted_;
 };
 
+/// A loader that takes the key.
+template <class Body>
+struct key_loader : faulty_loader<Body> {
+  using faulty_loader<Body>::faulty_loader;
+  decltype(auto) operator()(const key& of_the_call) const {
+    use(point::loader);
+    return this->body(of_the_call);
+  }
+};
+template <class Body>
+key_loader(Body) -> key_loader<Body>;
+
 #if defined(__cpp_lib_jthread)
 /// A loader that takes a stop token.
 template <class Body>

@@ -99,7 +99,9 @@ void perform(world& w, operation o, const std::array<std::stop_source*, 2>& sour
     case 1:
       return w.call(k, h);
     case 2:  // a nested one, which may close a circle
-      h.inside = [&w, k, other = static_cast<key>(o.what / 9) % 3] { w.call((k + other) % 3); };
+      h.inside = [&w, k, other = static_cast<key>(o.what / 9) % 3, same = h.options] {
+        w.call((k + other) % 3, {.options = same});
+      };
       return w.call(k, h);
     case 3:
       return w.call_on_executor(k, h);

@@ -320,7 +320,7 @@ class Header:
 
     def _declares(self, i, j):
         """Whether a statement declares something: a name follows a type."""
-        if self.t(i) in ("const", "auto", "[["):
+        if self.t(i) in ("alignas", "const", "auto", "[["):
             return True
         k = i
         while k < j and self.t(k) not in ("=", "(", "{", ";", ".", "->", "+="):
