@@ -129,11 +129,17 @@ class last_to_leave {
     runner_ = std::this_thread::get_id();
     lead();
     others_.start([this] {
-      support::await([&] { return g_.stats().joined > 0 && call_.may_leave(); }, "the follower");
+      support::await([&] { return has_come() && call_.may_leave(); }, "the follower");
       leader_.request_stop();
       follower_.request_stop();
     });
     ask(follower_.get_token());
+  }
+
+  /// Whether the follower has joined the call, or found it too old already.
+  [[nodiscard]] bool has_come() const {
+    const auto stats = g_.stats();
+    return stats.joined + stats.superseded > 0;
   }
 
   void leave(const singleflight::call_options& options) {
