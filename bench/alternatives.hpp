@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What C++ programmers write today, each as its users write it, to measure the library against.
+// The alternatives that the library is measured against, as C++ programmers write them today.
 #ifndef SINGLEFLIGHT_BENCH_ALTERNATIVES_HPP
 #define SINGLEFLIGHT_BENCH_ALTERNATIVES_HPP
 
@@ -18,9 +18,9 @@
 
 namespace bench {
 
-/// What all of them do: `get` returns what a loader for `key` returned, this caller's or that of
-/// another who asks at the same time. None may hand out what was loaded before the caller came; the
-/// benchmarks check the key of each answer and count those that are old.
+/// Each alternative has a function `get`. It returns the result of a loader for `key`, this
+/// caller's or that of a caller that asks at the same time. A result that was loaded before the
+/// caller came is stale; the benchmarks check the key of each answer and count the stale ones.
 template <class A, class Key, class Value>
 concept alternative = requires(A a, const Key& key, Value (*load)()) {
   { a.get(key, load) } -> std::same_as<Value>;
@@ -38,14 +38,12 @@ struct alternatives {
   }
 };
 
-#if defined(SINGLEFLIGHT_BENCH_HAS_TBB)
-using all_alternatives =
-    alternatives<none, global_mutex, mutex_per_key, textbook, textbook_mended, tbb_future,
-                 tbb_future_mended, tbb_accessor, call_once, singleflight>;
-#else
+/// Every alternative, each by the name that report.py has for it.
 using all_alternatives = alternatives<none, global_mutex, mutex_per_key, textbook, textbook_mended,
-                                      call_once, singleflight>;
+#if defined(SINGLEFLIGHT_BENCH_HAS_TBB)
+                                      tbb_future, tbb_future_mended, tbb_accessor,
 #endif
+                                      call_once, singleflight>;
 
 }  // namespace bench
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Whether an answer is right, and whether it is fresh.
+// Checks each answer: is it right, and is it fresh?
 #ifndef SINGLEFLIGHT_BENCH_ANSWERS_HPP
 #define SINGLEFLIGHT_BENCH_ANSWERS_HPP
 
@@ -16,13 +16,13 @@
 
 namespace bench {
 
-/// What a loader gives: for which key, and the how manieth load of that key it was.
+/// The result of a load: its key, and its number among the loads of that key.
 struct answer {
   std::uint64_t key;
   std::uint64_t number;
 };
 
-/// What became of requests.
+/// Counts of requests and of their answers.
 struct tally {
   std::uint64_t requests = 0, fresh = 0, wrong = 0, loads = 0;
   waits waited;
@@ -68,7 +68,7 @@ class judge {
  private:
   struct alignas(64) history {
     std::atomic<std::uint64_t> loads{0};
-    std::atomic<std::uint64_t> returned{0};  // the highest number that a caller came back with
+    std::atomic<std::uint64_t> returned{0};  // the highest number that a caller has received
   };
 
   static void raise(std::atomic<std::uint64_t>& highest, std::uint64_t value) {
@@ -80,7 +80,7 @@ class judge {
   std::vector<history> histories_;
 };
 
-/// Reports what became of all requests within a time.
+/// Reports the counts of all threads, as rates over `time`.
 inline void report(benchmark::State& state, const std::vector<tally>& tallies,
                    std::chrono::duration<double> time) {
   tally sum;

@@ -12,7 +12,7 @@
 namespace bench {
 
 /// Runs `body(i, stop)` on n threads that begin together, and tells them to stop after `time`.
-/// Returns: how long it was until the last of them had.
+/// Returns: the time from the start until the last thread has stopped.
 template <class Body>
 std::chrono::duration<double> contest(std::size_t n, std::chrono::duration<double> time,
                                       const Body& body) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What does a call cost that nobody joins, in a process that has started no thread?
+// The cost of a call without followers, in a process that has started no thread.
 
 #include <benchmark/benchmark.h>
 #include <linux/futex.h>
@@ -18,8 +18,8 @@ void floor_of_two_locks(benchmark::State& state) {
   for (auto _ : state) locks();
 }
 
-/// To wake nobody on a futex: what std::promise costs that has no waiter, through pthread_once, in
-/// glibc. A reader can take it off the rows that have one.
+/// A futex wake-up without a waiter. In glibc every std::promise makes this system call, through
+/// pthread_once; a reader can subtract it from the rows that have a promise.
 void system_call(benchmark::State& state) {
   int word = 0;
   for (auto _ : state) syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);

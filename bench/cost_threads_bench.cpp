@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What do calls cost that nobody joins, made by 1 to 8 threads at once, each with a key of its own?
+// The cost of calls without followers, made by 1 to 8 threads at once, each with a key of its own.
 
 #include <benchmark/benchmark.h>
 

@@ -12,8 +12,8 @@ struct counts {
   std::uint64_t mutexes = 0;  // pthread mutexes locked; spin locks are not seen
 };
 
-/// Returns: what this thread has done since it began. counted.cpp, which a program links to have
-/// this, replaces operator new; the program is linked with -Wl,--wrap=pthread_mutex_lock.
+/// Returns: what this thread has done since it began. A program that calls this is linked with
+/// counted.cpp, tests/replaced_new.cpp and -Wl,--wrap=pthread_mutex_lock.
 [[nodiscard]] counts counts_of_this_thread() noexcept;
 
 }  // namespace bench

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What does a call cost that nobody joins, in counts: heap allocations and bytes, mutexes locked? A
-// program of its own, since counting costs time.
+// The cost of a call without followers, in counts: heap allocations and bytes, mutexes locked. This
+// is a program of its own, since counting costs time.
 
 #include <benchmark/benchmark.h>
 
@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int warm_up = 100;  // what is kept for the next call is there by then
+constexpr int warm_up = 100;  // by then the shard has the buffers that it keeps
 constexpr int calls = 1000;
 
 template <class A, class Key>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How well does it dedup under contention, and how fresh is what the callers get? Callers ask for
-// one key, or for keys of a Zipf distribution, each again as soon as it is answered.
+// Deduplication under contention, and the freshness of the answers. Callers ask for one key, or for
+// keys of a Zipf distribution, each again as soon as it is answered.
 
 #include <benchmark/benchmark.h>
 
@@ -21,7 +21,7 @@
 
 namespace {
 
-/// What each caller asks for, one after the other and over again.
+/// The keys that each caller asks for, one after the other, in a loop.
 using wish_lists = std::vector<std::vector<std::uint32_t>>;
 using shared_wish_lists = std::shared_ptr<const wish_lists>;
 

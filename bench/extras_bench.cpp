@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What do the extras cost a call that nobody joins? (What they cost followers is in wake_bench.)
+// The cost of options and executors for a call without followers. (For followers: wake_bench.)
 
 #include <benchmark/benchmark.h>
 

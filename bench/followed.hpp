@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the threads of a herd wait for.
+// The calls that the threads of a herd follow.
 #ifndef SINGLEFLIGHT_BENCH_FOLLOWED_HPP
 #define SINGLEFLIGHT_BENCH_FOLLOWED_HPP
 
@@ -12,13 +12,13 @@
 
 namespace bench {
 
-/// What the standard library takes to wake its waiters: no keys, no map.
+/// A bare std::shared_future, without keys and without a map: the floor of any wake-up.
 template <class Value>
 class bare_future {
  public:
   static constexpr const char* name = "bare_future";
 
-  /// Makes the next round's future. To be called while nobody follows.
+  /// Makes the next round's future. To be called while no thread follows.
   void renew() {
     promise_ = {};
     future_ = promise_.get_future().share();
@@ -44,7 +44,7 @@ class bare_future {
   std::shared_future<Value> future_;
 };
 
-/// The same, waited for until a time that does not come.
+/// The same, with followers that wait with a deadline, which never passes.
 template <class Value>
 class bare_future_deadline : public bare_future<Value> {
  public:
@@ -80,12 +80,10 @@ class one_key {
   A coalescer_;
 };
 
-/// One key of this library, whose followers can leave at a deadline that does not come.
+/// One key of this library.
 template <class Value>
-class with_deadline {
+class one_group {
  public:
-  static constexpr const char* name = "singleflight_deadline";
-
   void renew() {}
 
   template <class Load>
@@ -93,37 +91,40 @@ class with_deadline {
     return group_.do_call(1, load);
   }
 
+ protected:
   template <class Load>
-  Value follow(const Load& load) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::hours(1);
-    return group_.do_call(1, {.deadline = deadline}, load);
+  Value follow_with(const ::singleflight::call_options& options, const Load& load) {
+    return group_.do_call(1, options, load);
   }
 
  private:
   ::singleflight::group<std::uint64_t, Value> group_;
 };
 
-/// One key of this library, whose followers can be stopped, each by a source of its own.
+/// Its followers wait with a deadline, which never passes.
 template <class Value>
-class with_stop_token {
+class with_deadline : public one_group<Value> {
  public:
-  static constexpr const char* name = "singleflight_stop_token";
-
-  void renew() {}
+  static constexpr const char* name = "singleflight_deadline";
 
   template <class Load>
-  Value lead(const Load& load) {
-    return group_.do_call(1, load);
+  Value follow(const Load& load) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::hours(1);
+    return this->follow_with({.deadline = deadline}, load);
   }
+};
+
+/// Its followers wait with a stop token, each with a source of its own.
+template <class Value>
+class with_stop_token : public one_group<Value> {
+ public:
+  static constexpr const char* name = "singleflight_stop_token";
 
   template <class Load>
   Value follow(const Load& load) {
     const std::stop_source source;
-    return group_.do_call(1, {.stop = source.get_token()}, load);
+    return this->follow_with({.stop = source.get_token()}, load);
   }
-
- private:
-  ::singleflight::group<std::uint64_t, Value> group_;
 };
 
 }  // namespace bench

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How does it grow with the keys that come by, the calls that are in flight, the shards, and the
-// size of the values? (With the callers: dedup_bench.)
+// The growth of time and memory with the number of keys, of calls in flight and of shards, and with
+// the size of the values. (With the number of callers: dedup_bench.)
 
 #include <benchmark/benchmark.h>
 #include <malloc.h>
@@ -36,8 +36,8 @@ void keys(benchmark::State& state, std::uint64_t n) {
   }
 }
 
-/// Calls while n others are in flight, queued by an executor, and how much memory each of those has
-/// of the heap.
+/// Calls while n others are in flight, queued by an executor, and the heap memory that each of
+/// those takes.
 void live_calls(benchmark::State& state, std::uint64_t n) {
   std::vector<std::function<void()>> queue;
   queue.reserve(n);
@@ -68,7 +68,8 @@ void live_calls(benchmark::State& state, std::uint64_t n) {
   }
 }
 
-/// Calls n deep, each made by the loader of the one before: what a call has of its leader's stack.
+/// Calls n deep, each made by the loader of the one before: the stack of its leader that a call
+/// takes.
 void nested_calls(benchmark::State& state, std::uint64_t n) {
   group flights;
   std::uintptr_t deepest = 0;
@@ -92,7 +93,7 @@ void nested_calls(benchmark::State& state, std::uint64_t n) {
 
 constexpr std::size_t threads = 8;
 
-/// Calls of 8 threads, each for a thousand keys of its own, in a group of so many shards.
+/// Calls of 8 threads, each for a thousand keys of its own, in a group of n shards.
 void shards(benchmark::State& state, std::size_t n) {
   static std::unique_ptr<group> flights;
   if (state.thread_index() == 0) flights = std::make_unique<group>(singleflight::group_options{n});
@@ -125,8 +126,8 @@ class payload {
   std::string bytes_;
 };
 
-/// A loader gives a value away that was there already, and gets it back, so that only its way
-/// through the library is measured.
+/// A loader that moves an existing value out, and gets it back afterwards, so that only the value's
+/// way through the library is measured.
 void value_unshared(benchmark::State& state, std::size_t size) {
   singleflight::group<std::uint64_t, payload> flights;
   payload value(size);

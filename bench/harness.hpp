@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every benchmark program has: its main function, and how long a row takes.
+// The parts that every benchmark program shares: its main function, and the length of a row.
 #ifndef SINGLEFLIGHT_BENCH_HARNESS_HPP
 #define SINGLEFLIGHT_BENCH_HARNESS_HPP
 
@@ -7,14 +7,14 @@
 
 namespace bench {
 
-/// What glibc and libstdc++ know of this process: once a thread has been started, locks and
-/// reference counts cost more for good. All rows of a program are measured in one of the two.
+/// Whether the process has started a thread. From then on glibc and libstdc++ use atomic operations
+/// for locks and reference counts, which cost more. All rows of a program are measured in one mode.
 enum class process { without_threads, with_threads };
 
-/// How long each row measures: `--seconds=0.1` on the command line.
+/// Returns: the time that each row measures: `--seconds=0.1` on the command line.
 [[nodiscard]] std::chrono::duration<double> row_time() noexcept;
 
-/// Whether the rows are only to be run through: `--once`.
+/// Returns: whether each row runs only once, without measuring: `--once`.
 [[nodiscard]] bool once() noexcept;
 
 /// The main function of a benchmark program: reads the command line, calls `register_rows`, runs

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How fast followers wake: threads that are known to sleep until a loader ends.
+// Measures how fast followers wake: its threads are known to sleep until a loader ends.
 #ifndef SINGLEFLIGHT_BENCH_HERD_HPP
 #define SINGLEFLIGHT_BENCH_HERD_HPP
 
@@ -18,7 +18,7 @@
 
 namespace bench {
 
-/// When the threads of one herd were back, counted from the end of the loader.
+/// The times at which the threads of a herd were back, counted from the end of the loader.
 struct wake_up {
   std::chrono::nanoseconds leader;
   std::chrono::nanoseconds median;  // of the followers
@@ -102,7 +102,8 @@ class herd {
     progress_.wait(lock, condition);
   }
 
-  /// Waits until all have entered and sleep, as the kernel says: the same for whatever they follow.
+  /// Waits until all have entered and sleep, as the kernel says. This does not depend on
+  /// the call that they follow.
   void await_asleep() {
     const auto entered = [this] {
       const std::lock_guard lock(mutex_);
@@ -114,7 +115,7 @@ class herd {
     }
   }
 
-  std::vector<clock::time_point> returned_;  // each its thread's, during a round
+  std::vector<clock::time_point> returned_;  // each written by its thread, during a round
   std::atomic<std::size_t> back_{0};
   std::mutex mutex_;
   std::condition_variable gate_, progress_;

@@ -7,7 +7,7 @@
 
 namespace bench {
 
-/// Makes the n-th key, and says what the tables call its type.
+/// Makes the n-th key, and has the name of its type in the tables.
 template <class Key>
 struct keys;
 

@@ -8,8 +8,7 @@
 
 namespace bench {
 
-/// What a loader does with its time: nothing, keep a processor busy, or sleep as if it waited for a
-/// database.
+/// A loader that returns at once, keeps a processor busy, or sleeps as if it waited for a database.
 struct loader {
   enum class way { busy, asleep };
 
@@ -29,7 +28,7 @@ struct loader {
   }
 };
 
-/// No sleep of 10 µs: the kernel adds 50 µs to it.
+/// There is no sleep of 10 µs, since the kernel would add 50 µs to it.
 inline constexpr std::array loaders = {
     loader{"none", std::chrono::microseconds(0), loader::way::busy},
     loader{"10us_busy", std::chrono::microseconds(10), loader::way::busy},

@@ -15,6 +15,9 @@ import statistics
 import subprocess
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "docs"))
+import markers  # noqa: E402
+
 NAMES = {
     "none": "no coalescing",
     "global_mutex": "one mutex around cache and loader",
@@ -95,7 +98,14 @@ class Results:
     def last_parts(self, prefix):
         """The alternatives that have rows under a prefix, in the order of NAMES."""
         found = {name[len(prefix):] for name in self.rows if name.startswith(prefix)}
+        self.all_named(found, NAMES, "NAMES", prefix)
         return [name for name in NAMES if name in found]
+
+    @staticmethod
+    def all_named(found, names, table, prefix):
+        """A row without a name would be left out silently."""
+        if unnamed := sorted(found - names.keys()):
+            sys.exit(f"report: {table} in bench/report.py has no name for {', '.join(unnamed)}, measured as {prefix}...")
 
 
 def canonical(name):
@@ -324,6 +334,8 @@ def section_extras(results):
         "do_call_on": "`do_call_on`, an executor that runs it at once",
         "do_async": "`do_async`, likewise, and `get()`",
     }
+    results.all_named({name[len("extras/"):] for name in results.rows if name.startswith("extras/")}, extras,
+                      "section_extras", "extras/")
     plain = results.get("extras/plain", "cpu_time")
     rows = []
     for name, title in extras.items():
@@ -440,17 +452,6 @@ PLOTS = [
 ]
 
 
-def fill(text, sections):
-    """Puts each section between its markers."""
-    for name, section in sections.items():
-        begin, end = f"<!-- bench:{name} -->\n", f"<!-- /bench:{name} -->"
-        before, found, rest = text.partition(begin)
-        if not found or end not in rest:
-            sys.exit(f"report: docs/benchmarks.md has no markers for {name}")
-        text = before + begin + "\n" + section.strip() + "\n\n" + end + rest.partition(end)[2]
-    return text
-
-
 def write(directory, docs=None):
     """Reports on the runs in a directory, there and, if it is given, in the documentation."""
     results = Results(directory)
@@ -468,7 +469,7 @@ def write(directory, docs=None):
     print(f"bench: {directory}/ has results.json, benchmarks.md and the plots; runs/ has every row")
     if docs:
         page = docs / "benchmarks.md"
-        page.write_text(fill(page.read_text(), sections))
+        markers.fill(page, "bench", sections)
         (docs / "benchmarks").mkdir(exist_ok=True)
         for plot in directory.glob("*.svg"):
             shutil.copy(plot, docs / "benchmarks")

@@ -10,8 +10,8 @@
 
 namespace bench {
 
-/// What answers queries for a living, a database say: a number of connections, each of which takes
-/// its time over a query; who finds none free waits.
+/// A resource of limited capacity, such as a database: a number of connections, each of which takes
+/// its time for a query. A caller that finds none free waits.
 class resource {
  public:
   static constexpr std::size_t slots = 8;

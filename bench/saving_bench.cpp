@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// What does it save? Requests for keys of a Zipf distribution, each a miss, in front of a resource
-// of 8 slots and 2 ms a query: at most 4,000 queries a second. In the closed loop callers ask again
-// when they are answered; in the open loop requests come at a rate, whatever becomes of them.
+// The load that coalescing saves. Requests for keys of a Zipf distribution, each a cache miss, go
+// to a resource of 8 slots and 2 ms a query: at most 4,000 queries a second. In the closed loop
+// callers ask again when they are answered; in the open loop requests come at a rate that does not
+// depend on the answers.
 
 #include <benchmark/benchmark.h>
 
@@ -58,7 +59,7 @@ void closed_loop(benchmark::State& state, std::size_t keys, std::size_t callers)
   }
 }
 
-/// Returns: when requests come, counted from the beginning: at random, so and so many a second.
+/// Returns: the times at which requests come, from the start: at random, at a given rate.
 std::vector<clock::duration> arrivals(double rate, std::chrono::duration<double> time) {
   std::mt19937_64 random(1);
   std::exponential_distribution<double> gap(rate);
@@ -71,13 +72,13 @@ std::vector<clock::duration> arrivals(double rate, std::chrono::duration<double>
   return all;
 }
 
-/// 256 threads serve the requests in the order of their coming. When all are busy a request waits
-/// for one, and its wait counts from its coming.
+/// 256 threads serve the requests in the order of arrival. When all are busy a request waits for
+/// one, and its wait counts from its arrival.
 template <class A>
 void open_loop(benchmark::State& state, std::size_t keys, int rate) {
   constexpr std::size_t servers = 256;
-  const std::vector<clock::duration> comings = arrivals(rate, run_time());
-  const std::vector<std::uint32_t> wishes = bench::zipf_requests(keys, comings.size(), 1);
+  const std::vector<clock::duration> arrival_times = arrivals(rate, run_time());
+  const std::vector<std::uint32_t> wishes = bench::zipf_requests(keys, arrival_times.size(), 1);
   for (auto _ : state) {
     A coalescer;
     bench::resource resource;
@@ -88,10 +89,11 @@ void open_loop(benchmark::State& state, std::size_t keys, int rate) {
     clock::time_point began;
     const auto serve = [&](std::size_t server, const std::atomic<bool>& /*stop*/) {
       std::call_once(first, [&] { began = clock::now(); });
-      for (std::size_t i = next++; i < comings.size(); i = next++) {
-        std::this_thread::sleep_until(began + comings[i]);
+      for (std::size_t i = next++; i < arrival_times.size(); i = next++) {
+        std::this_thread::sleep_until(began + arrival_times[i]);
         judge.ask(
-            coalescer, wishes[i], began + comings[i], [&] { resource.query(); }, tallies[server]);
+            coalescer, wishes[i], began + arrival_times[i], [&] { resource.query(); },
+            tallies[server]);
       }
     };
     bench::contest(servers, std::chrono::seconds(0), serve);

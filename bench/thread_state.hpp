@@ -13,7 +13,7 @@
 
 namespace bench {
 
-/// Whether a thread sleeps, as Linux says of the thread that made this.
+/// Asks Linux whether the thread that made this object sleeps.
 class thread_state {
  public:
   thread_state() : file_(open("/proc/thread-self/stat", O_RDONLY | O_CLOEXEC)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A call that nobody joins, with a loader that does next to nothing: what is left is the cost of
-// the alternative.
+// A call without followers, with a loader that does next to nothing, so that the alternative's own
+// cost is measured.
 #ifndef SINGLEFLIGHT_BENCH_UNSHARED_HPP
 #define SINGLEFLIGHT_BENCH_UNSHARED_HPP
 

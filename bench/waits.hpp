@@ -12,7 +12,7 @@
 namespace bench {
 
 /// A histogram of waits, to within 2 %: 64 counters for each power of two of nanoseconds, so that
-/// to note one costs next to nothing and never allocates.
+/// adding one is cheap and never allocates.
 class waits {
  public:
   void add(std::chrono::nanoseconds wait) {

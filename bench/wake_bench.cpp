@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// How fast does the herd wake? From the end of the loader until the last caller is back, beside the
-// same threads on a bare std::shared_future. Spinning alternatives are left out: nobody sleeps
-// there.
+// The time to wake a herd: from the end of the loader until the last caller is back, beside the
+// same threads on a bare std::shared_future. Spinning alternatives are left out, since no thread
+// sleeps there.
 
 #include <benchmark/benchmark.h>
 
@@ -88,7 +88,7 @@ double median_us(const std::vector<bench::wake_up>& wakes, Duration bench::wake_
   return std::chrono::duration<double, std::micro>(*middle).count();
 }
 
-/// The row of one contestant. The first row that is asked for holds the tournament of its size.
+/// The row of one contestant. The first row of a size runs the rounds of all contestants.
 template <class... Followed>
 void add_rows(std::size_t followers) {
   static std::map<std::size_t, records> held;

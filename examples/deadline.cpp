@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// A database call that hangs, and how five callers fare: two leave at their deadline, two get their
-// answer from a second call when the first has grown too old, and when the last one gives up, the
-// query that hangs is told to stop. The database is SQLite; a replica hangs because somebody else
+// A database call that hangs, and five callers: two leave at their deadline, two get their answer
+// from a second call when the first has grown too old, and when the last one gives up, the query
+// that hangs is told to stop. The database is SQLite; one replica hangs because another connection
 // holds a lock on its file.
 
 #include <version>
@@ -27,14 +27,14 @@ int main() { std::puts("deadline: this library has no <stop_token>, which the st
 #include <thread>
 #include <vector>
 
-#include "stampede/sqlite.hpp"
-#include "stampede/temp_file.hpp"
+#include "common/sqlite.hpp"
+#include "common/temp_file.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 using clock = std::chrono::steady_clock;
-namespace sqlite = stampede::sqlite;
+namespace sqlite = examples::sqlite;
 
 /// Prints what happens, and when.
 class time_line {
@@ -52,7 +52,7 @@ class time_line {
   std::mutex mutex_;
 };
 
-/// SQLite's busy handler: called again and again while the file is locked by somebody else.
+/// SQLite's busy handler: called again and again while another connection has locked the file.
 /// Returns: whether to go on waiting.
 int wait_unless_told_to_stop(void* stop, int /*calls so far*/) {
   std::this_thread::sleep_for(1ms);
@@ -148,15 +148,15 @@ void tell_the_story(const std::array<std::string, 2>& replicas) {
 
 int main() {
   try {
-    const std::array<stampede::temp_file, 2> files;
-    for (const stampede::temp_file& file : files) {
+    const std::array<examples::temp_file, 2> files;
+    for (const examples::temp_file& file : files) {
       sqlite::connection(file.path(), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)
           .execute(
               "CREATE TABLE templates (name TEXT PRIMARY KEY, body TEXT);"
               "INSERT INTO templates VALUES ('welcome', 'Hello, {{name}}!')");
     }
-    sqlite::connection somebody_else(files[0].path(), SQLITE_OPEN_READWRITE);
-    somebody_else.execute("BEGIN EXCLUSIVE");
+    sqlite::connection other_connection(files[0].path(), SQLITE_OPEN_READWRITE);
+    other_connection.execute("BEGIN EXCLUSIVE");
     tell_the_story({files[0].path(), files[1].path()});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "deadline: %s\n", error.what());

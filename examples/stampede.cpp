@@ -2,38 +2,40 @@
 
 // A cache stampede in three acts: a cache is in front of a database that could not carry the load
 // alone; the cache is lost; the cache is still lost, but identical requests share one query.
-// Start reading at stampede/template_service.hpp, the dozen lines that this is about.
+// Start reading at stampede/template_service.hpp, the dozen lines that matter.
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "common/temp_file.hpp"
+#include "common/zipf.hpp"
 #include "stampede/cache.hpp"
-#include "stampede/connection_pool.hpp"
 #include "stampede/crew.hpp"
 #include "stampede/flags.hpp"
 #include "stampede/interrupt.hpp"
 #include "stampede/live_view.hpp"
 #include "stampede/open_loop.hpp"
 #include "stampede/report.hpp"
-#include "stampede/temp_file.hpp"
 #include "stampede/template_service.hpp"
 #include "stampede/template_store.hpp"
 #include "stampede/text.hpp"
-#include "stampede/zipf.hpp"
 
 namespace stampede {
 namespace {
 
 constexpr std::uint64_t seed = 20'130'429;
 constexpr std::size_t connections = 4;
+constexpr std::chrono::hours patience(1);  // for a connection: longer than the demo lasts
 constexpr std::size_t most_warmed = 500;
 constexpr double overload = 4;  // arrivals per query that the database can answer
 constexpr double samples_per_act = 5;
@@ -52,16 +54,16 @@ double warm_cache(template_service& service, std::size_t count) {
   return static_cast<double>(count) / seconds(clock::now() - start).count();
 }
 
-std::vector<template_id> draw_ids(const zipf_distribution& zipf, std::size_t count,
+std::vector<template_id> draw_ids(const examples::zipf_distribution& zipf, std::size_t count,
                                   std::mt19937_64& random) {
   std::vector<template_id> ids(count);
   std::ranges::generate(ids, [&] { return zipf(random); });
   return ids;
 }
 
-/// What the three acts have in common.
+/// The settings that the three acts share.
 struct stage {
-  connection_pool& database;
+  store_pool& database;
   const std::vector<template_id>& ids;
   double rate;
   std::size_t threads;
@@ -72,12 +74,12 @@ template <class Serve>
 act_report play(const stage& on, const char* name, const char* explanation, const Serve& serve) {
   if (interrupted) return {};
   std::printf("\n%s: %s\n", name, explanation);
-  on.database.reset_figures();
+  on.database.reset_stats();
   live_view view(on.database, on.sample_interval);
   open_loop loop(on.ids, on.rate);
   loop.run(on.threads, serve, view);
   view.finish();
-  return make_report(name, loop.outcomes(), on.database.figures(), view.samples());
+  return make_report(name, loop.outcomes(), on.database.stats(), view.samples());
 }
 
 three_acts play_all(const stage& on, template_service& service, cache& front) {
@@ -93,9 +95,10 @@ three_acts play_all(const stage& on, template_service& service, cache& front) {
   return acts;
 }
 
-/// Warms the cache, and chooses the rate by how that went unless the user has chosen one.
+/// Warms the cache. Chooses the rate by the time that this took, unless the user has chosen one.
 /// Returns: requests a second.
-double prepare(const settings& chosen, const zipf_distribution& zipf, template_service& service) {
+double prepare(const settings& chosen, const examples::zipf_distribution& zipf,
+               template_service& service) {
   const std::size_t warmed = std::min(static_cast<std::size_t>(chosen.templates), most_warmed);
   const double capacity = warm_cache(service, warmed);
   const double hundreds = std::max(1.0, std::round(overload * capacity / 100));
@@ -112,10 +115,12 @@ void run(const settings& chosen) {
   std::mt19937_64 random(seed);
   const auto templates = static_cast<std::size_t>(chosen.templates);
 
-  temp_file file;
+  examples::temp_file file;
   create_store(file.path(), static_cast<std::int64_t>(templates), random);
-  connection_pool database(file.path(), connections);
-  file.remove();  // where an open file can lose its name, not even a crash leaves it behind now
+  store_pool database(connections, patience,
+                      [&] { return std::make_unique<store_connection>(file.path()); });
+  database.open_all();
+  file.remove();  // on POSIX the connections keep it open; a crash leaves nothing behind
   std::printf(
       "%s templates of %s fragments each are in SQLite, behind %zu connections (seed %s).\n",
       grouped(templates).c_str(), grouped(fragments_per_template).c_str(), connections,
@@ -123,10 +128,10 @@ void run(const settings& chosen) {
 
   cache front;
   template_service service(database, front);
-  const zipf_distribution zipf(templates, chosen.skew);
+  const examples::zipf_distribution zipf(templates, chosen.skew);
   const double rate = prepare(chosen, zipf, service);
 
-  // The same requests in each act, so that the acts differ in nothing but how they are served.
+  // The same requests in each act, so that the acts differ only in how they are served.
   const auto count = static_cast<std::size_t>(std::max(1.0, rate * chosen.seconds));
   const std::vector<template_id> ids = draw_ids(zipf, count, random);
   const three_acts acts = play_all({database, ids, rate, static_cast<std::size_t>(chosen.threads),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a group says of itself: its counters and gauges, the calls it lists, its shards, its memory.
+// Counters and gauges of a group, the calls that it lists, its shards, its memory.
 
 #include <gtest/gtest.h>
 
@@ -9,11 +9,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <initializer_list>
 #include <limits>
-#include <new>
 #include <random>
 #include <singleflight/group.hpp>
 #include <stdexcept>
@@ -21,39 +19,15 @@
 #include <thread>
 #include <vector>
 
+#include "replaced_new.hpp"
 #include "support.hpp"
-
-namespace {
-thread_local std::uint64_t allocations = 0;
-}
-
-#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
-
-namespace {
-// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
-[[gnu::noinline]] void give_back(void* p) noexcept { std::free(p); }
-}  // namespace
-
-void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { give_back(p); }
-void operator delete(void* p, std::size_t) noexcept { give_back(p); }
-
-#endif
 
 namespace {
 
 using singleflight::call_error;
 using singleflight::group;
 using singleflight::group_stats;
-
-void expect_idle(const group_stats& stats) {
-  EXPECT_EQ(stats.in_flight, 0U);
-  EXPECT_EQ(stats.waiting, 0U);
-}
+using support::expect_idle;
 
 TEST(Stats, CountEachEntryOnceAsLedJoinedOrRejected) {
   constexpr std::size_t callers = 8;
@@ -98,7 +72,7 @@ TEST(Stats, CountEachEntryOnceAsLedJoinedOrRejected) {
   EXPECT_EQ(stats.led + stats.joined + stats.rejected, entries);
   EXPECT_EQ(stats.failed, throws);
   EXPECT_EQ(stats.timed_out + stats.cancelled + stats.superseded, 0U);
-  expect_idle(stats);
+  expect_idle(g);
   EXPECT_TRUE(g.in_flight().empty());
 }
 
@@ -116,7 +90,7 @@ TEST(Stats, CountACallAsFailedIfItEndsWithoutAValue) {
                int);
   EXPECT_EQ(g.stats().failed, 2U);
   EXPECT_EQ(g.stats().led, 3U);
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 TEST(Stats, AddUpOverTheShards) {
@@ -138,7 +112,7 @@ TEST(Stats, AddUpOverTheShards) {
   std::sort(listed.begin(), listed.end());
   ASSERT_EQ(listed.size(), std::size_t{keys});
   for (int key = 1; key <= keys; ++key) EXPECT_EQ(listed[static_cast<std::size_t>(key - 1)], key);
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 TEST(InFlight, TellsHowManyFollowACallAndHowLongTheFirstHasWaited) {
@@ -193,7 +167,7 @@ TEST(InFlight, LeavesOutForgottenCallsWhichTheGaugesCount) {
     return 0;
   });
   followers.join();
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 struct one_hash {
@@ -226,7 +200,7 @@ TEST(Flood, OfKeysWithOneHashIsToldApart) {
   EXPECT_EQ(listed_after, std::size_t{keys / 2});
   EXPECT_EQ(g.stats().led, std::uint64_t{keys});
   EXPECT_EQ(g.stats().rejected, std::uint64_t{keys / 2});
-  expect_idle(g.stats());
+  expect_idle(g);
 }
 
 TEST(Memory, IsNotHeldAfterTenMillionKeys) {
@@ -239,18 +213,18 @@ TEST(Memory, IsNotHeldAfterTenMillionKeys) {
   group<std::uint64_t, std::uint64_t> g;
   std::array<std::uint64_t, callers> made{}, wrong{};
   support::threads(callers, [&](std::size_t caller) {
-    const std::uint64_t before = allocations;
+    const std::uint64_t before = support::allocated_by_this_thread.blocks;
     for (std::uint64_t key = caller; key < keys; key += callers) {
       if (*g.do_call(key, [&] { return key; }) != key) ++wrong[caller];
     }
-    made[caller] = allocations - before;
+    made[caller] = support::allocated_by_this_thread.blocks - before;
   });
   for (std::size_t caller = 0; caller < callers; ++caller) {
     EXPECT_EQ(made[caller], 0U);
     EXPECT_EQ(wrong[caller], 0U);
   }
   EXPECT_EQ(g.stats().led, keys);
-  expect_idle(g.stats());
+  expect_idle(g);
   EXPECT_TRUE(g.in_flight().empty());
 }
 
@@ -260,11 +234,11 @@ TEST(Shards, MayBeAnyNumberUpTo65536) {
     for (int key : {0, 1, -1, std::numeric_limits<int>::min()}) {
       EXPECT_EQ(*g.do_call(key, [&] { return g.forget(key) ? key : ~key; }), key);
     }
-    expect_idle(g.stats());
+    expect_idle(g);
   }
 }
 
-/// A key whose copy, under its shard's lock, takes as long as the test wants.
+/// A key whose copy, under its shard's lock, ends when the test lets it.
 struct slow_key {
   static inline std::atomic<bool> copied{false}, goes_on{false};
 

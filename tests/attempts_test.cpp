@@ -31,7 +31,7 @@ struct load_failed : std::runtime_error {
       : std::runtime_error("execution " + std::to_string(execution)) {}
 };
 
-/// Callers that enter together for one key, and what becomes of each.
+/// Callers that enter together for one key, and the outcome of each.
 struct herd {
   explicit herd(std::size_t n) : callers(n), thrown(n), value(n), led(n) {}
 
@@ -42,8 +42,8 @@ struct herd {
   std::vector<int> value;
   std::vector<char> led;
 
-  /// Lets one lead and the others follow. The n-th execution begins when all that are left have
-  /// joined it, and then does `nth(n)`: each failure takes its leader away.
+  /// Lets one caller lead and the others follow. The n-th execution begins when all remaining
+  /// callers have joined it, and then does `nth(n)`. Each failure ends the attempts of its leader.
   void run(std::size_t attempts, const std::function<int(int)>& nth) {
     support::threads(callers, [&](std::size_t i) {
       thrown[i] = support::thrown_by([&] {
@@ -62,7 +62,7 @@ struct herd {
     EXPECT_EQ(stats.in_flight, 0U);
     EXPECT_EQ(stats.waiting, 0U);
   }
-  /// How many callers were thrown each exception object, by its text.
+  /// By text: the exception objects that were thrown, and how many callers got each.
   std::map<std::string, std::size_t> failures() const {
     std::map<std::string, std::size_t> counts;
     std::map<std::string, std::exception_ptr> objects;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One call for a key: what its leader and its followers get, and what begins another.
+// One call for a key: the results of its leader and of its followers, and when another call begins.
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Callers that would wait for themselves, through other keys, threads and groups: one of each circle
-// is refused, so that all come back.
+// Callers that would wait for themselves, through other keys, threads and groups: in each circle
+// the group refuses one caller, so that all of them return.
 
 #include <gtest/gtest.h>
 
@@ -22,17 +22,12 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_idle;
 
 constexpr auto circle = std::errc::resource_deadlock_would_occur;
 
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-}
-
-/// Calls in a circle: thread i leads the call for key i, and when all do, its loader wants what the
-/// next thread leads, waiting as `options` say.
+/// Calls in a circle: thread i leads the call for key i, and when all do, its loader calls for the
+/// key of the next thread, with `options`.
 struct ring {
   explicit ring(std::size_t n) : threads(n), told(n), value(n) {}
 
@@ -57,11 +52,11 @@ struct ring {
     EXPECT_EQ(g.stats().rejected, 1U);
     expect_idle(g);
   }
-  /// Lets the loaders throw what they are told.
+  /// The loaders pass on the exception that they get.
   void run_and_throw() {
     run([&](std::size_t i) { return want_next(i); });
   }
-  /// Lets the loader that is refused return a value.
+  /// The loader that is refused returns a value.
   void run_and_catch() {
     run([&](std::size_t i) {
       try {

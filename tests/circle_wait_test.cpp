@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Which waits can close a circle: those for calls on executors too, those with a deadline not, and
-// none that is over.
+// The waits that can close a circle: waits for calls on executors do; waits with a deadline and
+// waits that have ended do not.
 
 #include <gtest/gtest.h>
 
@@ -26,18 +26,13 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_idle;
 using namespace std::chrono_literals;
 
 constexpr auto circle = std::errc::resource_deadlock_would_occur;
 
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-}
-
-/// The loader of "a", on this thread, waits for "b" on an executor, whose loader wants "a".
-/// Whichever of the two waits comes last closes the circle.
+/// The loader of "a", on this thread, waits for "b" on an executor, whose loader waits for "a". The
+/// later of the two waits closes the circle.
 template <class Executor, class AfterJoin>
 void expect_one_refused_through(Executor& executor, const AfterJoin& run_the_rest) {
   group<std::string, int> g;
@@ -166,7 +161,8 @@ struct one_hash {
   std::size_t operator()(int) const { return 42; }
 };
 
-/// Holds the lock of the group that compares by it: until told to go on, or for a while.
+/// A comparison that blocks, and so holds the lock of its group, until it is told to go on or for a
+/// while.
 struct slow_equal {
   std::atomic<bool>* compares;
   const std::atomic<bool>* goes_on;
@@ -178,9 +174,10 @@ struct slow_equal {
   }
 };
 
-// A pool's thread may claim a call before the executor has returned, and become its leader after. The
-// caller, back at the group in between, was taken for the leader and refused. So: the pool's thread
-// has claimed and waits for the lock, which somebody holds until the caller is back.
+// A pool's thread may claim a call before the executor has returned, and become its leader after.
+// The caller, back at the group in between, was taken for the leader and refused. Here the pool's
+// thread has claimed the call and waits for the lock, which another thread holds until the caller
+// is back.
 TEST(CircleThroughAnExecutor, IsNotSeenByACallerThatHasGivenItsCallAway) {
   for (int round = 0; round < 150; ++round) {
     std::atomic<bool> compares{false}, back{false}, let_go{false}, runs{false};
@@ -276,8 +273,8 @@ TEST(CircleOfWaits, ThatGrowsTooOldIsRefusedInOne) {
   EXPECT_EQ(refused, 1);
 }
 
-// Each loader wants only keys above its own, so that there never is a circle. But a thread goes on
-// to its next key while some that waited for its last one have not woken up yet.
+// Each loader calls only for keys above its own, so that there is never a circle. But a thread goes
+// on to its next key while some that waited for its last one have not woken up yet.
 TEST(CircleOfWaits, IsNeverSeenWhereThereIsNone) {
   constexpr int keys = 4, rounds = 2000;
   group<int, int> g;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a call costs, in counts: heap allocations, copies and moves of the value, locks taken. This
-// program replaces operator new, and is linked so that pthread_mutex_lock comes past it.
+// The cost of a call, in counts: heap allocations, copies and moves of the value, locks taken. This
+// program replaces operator new, and the linker wraps pthread_mutex_lock.
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <singleflight/group.hpp>
@@ -20,46 +21,52 @@
 #include "replaced_new.hpp"
 #include "support.hpp"
 
+#if defined(__cpp_lib_jthread)
+#include <stop_token>
+#endif
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 #include <pthread.h>
 #endif
 
 namespace {
 
-struct counts {
-  int allocations = 0;
-  int locks = 0;
-};
-thread_local counts of_this_thread;
+thread_local int locks_of_this_thread = 0;
 
 }  // namespace
 
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 extern "C" int __real_pthread_mutex_lock(pthread_mutex_t*);
 extern "C" int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
-  ++of_this_thread.locks;
+  ++locks_of_this_thread;
   return __real_pthread_mutex_lock(mutex);
 }
 #endif
 
 namespace {
 
+using namespace std::chrono_literals;
 using singleflight::group;
 
-// What this thread spends on `action()`.
+struct counts {
+  int allocations = 0;
+  int locks = 0;
+
+  static counts of_this_thread() {
+    return {static_cast<int>(support::allocated_by_this_thread.blocks), locks_of_this_thread};
+  }
+};
+
+// The counts of `action()` on this thread.
 template <class Action>
 counts cost_of(const Action& action) {
-  support::grants_allocation = []() noexcept {
-    ++of_this_thread.allocations;
-    return true;
-  };
-  const counts before = of_this_thread;
+  const counts before = counts::of_this_thread();
   action();
-  return {of_this_thread.allocations - before.allocations, of_this_thread.locks - before.locks};
+  const counts after = counts::of_this_thread();
+  return {after.allocations - before.allocations, after.locks - before.locks};
 }
 
-// Leads a call for `key` that `N` threads join one after the other. Returns what each of them
-// spends on `enter()`, which has to join it.
+// Leads a call for `key` that `N` threads join one after the other. Returns the counts of each of
+// them for `enter()`, which must join it.
 template <std::size_t N, class Group, class Key, class Load, class Enter>
 std::array<counts, N> costs_of_followers(Group& g, const Key& key, const Load& load,
                                          const Enter& enter) {
@@ -74,6 +81,18 @@ std::array<counts, N> costs_of_followers(Group& g, const Key& key, const Load& l
   });
   followers.join();
   return costs;
+}
+
+// Runs `enter()` inside a loader of this thread's own. What it costs is that of `enter()` and of an
+// unshared call, which takes two locks.
+template <class Group, class Enter>
+auto nested_in(Group& outer, const Enter& enter) {
+  return [&outer, enter] {
+    (void)outer.do_call(std::this_thread::get_id(), [&] {
+      enter();
+      return 0;
+    });
+  };
 }
 
 #if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
@@ -149,8 +168,8 @@ TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
   EXPECT_EQ(shards(2), 2);
   EXPECT_EQ(shards(3), 4);
   EXPECT_EQ(shards(100), 128);
-  const unsigned threads = std::max(std::thread::hardware_concurrency(), 1U);
-  EXPECT_EQ(static_cast<unsigned>(shards(0)), std::bit_ceil(8 * threads));
+  EXPECT_EQ(static_cast<std::size_t>(shards(0)),
+            std::bit_ceil(singleflight::group_options::default_shards()));
   EXPECT_EQ(cost_of([] { const group<int, int> g; }).allocations - 1, shards(0));
 }
 
@@ -161,14 +180,14 @@ TEST(Allocations, AreOneWhereAShardHasAsManyCallsAsBuckets) {
   std::array<int, deepest> costs{};
   const std::function<void(int)> enter = [&](int depth) {
     if (depth == deepest) return;
-    const int before = of_this_thread.allocations;
+    const int before = counts::of_this_thread().allocations;
     (void)g.do_call(depth, [&] {
-      costs[static_cast<std::size_t>(depth)] = of_this_thread.allocations - before;
+      costs[static_cast<std::size_t>(depth)] = counts::of_this_thread().allocations - before;
       enter(depth + 1);
       return 42;
     });
   };
-  (void)cost_of([&] { enter(0); });
+  enter(0);
   for (int depth = 0; depth < deepest; ++depth) {
     const bool full = depth == 8 || depth == 16 || depth == 32;
     EXPECT_EQ(costs[static_cast<std::size_t>(depth)], full ? 1 : 0) << depth;
@@ -203,6 +222,68 @@ TEST(Allocations, AreThoseOfAPromiseForTheFirstFollowerOfACallWithoutAValue) {
       g, 1, [] {}, enter);
   EXPECT_EQ(costs[0].allocations, allocations_of_a_promise);
   EXPECT_EQ(costs[1].allocations, 0);
+}
+
+TEST(Allocations, AreOneMoreForALoaderThatTakesAStopToken) {
+#if defined(__cpp_lib_jthread)
+  group<int, int> g;
+  const auto load = [](const std::stop_token&) { return 42; };
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(1, load); }).allocations, 1);
+#endif
+}
+
+TEST(Allocations, AreNoneForALoaderThatTakesTheKey) {
+  group<int, int> g;
+  EXPECT_EQ(cost_of([&] { (void)g.do_call(1, [](const int& key) { return key; }); }).allocations,
+            0);
+}
+
+TEST(Allocations, AreOneMoreForTheFirstFollowerThatCanLeaveAndNoneForTheOthers) {
+  group<int, int> g;
+  const auto enter = [&] { (void)g.do_call(1, {.timeout = 1h}, [] { return 0; }); };
+  const auto costs = costs_of_followers<3>(
+      g, 1, [] { return 42; }, enter);
+  EXPECT_EQ(costs[0].allocations, allocations_of_a_promise + 1);
+  EXPECT_EQ(costs[1].allocations, 0);
+  EXPECT_EQ(costs[2].allocations, 0);
+}
+
+TEST(Allocations, AreOneMoreForTheFirstFollowerInsideALoaderAndNoneForTheOthers) {
+  group<int, int> g;
+  group<std::thread::id, int> outer;
+  const auto costs = costs_of_followers<3>(
+      g, 1, [] { return 42; }, nested_in(outer, [&] { (void)g.do_call(1, [] { return 0; }); }));
+  EXPECT_EQ(costs[0].allocations, allocations_of_a_promise + 1);
+  EXPECT_EQ(costs[1].allocations, 0);
+  EXPECT_EQ(costs[2].allocations, 0);
+}
+
+// The call, its promise, its handle.
+TEST(Allocations, AreTwoAndAPromiseToBeginACallOnAnExecutor) {
+  group<int, int> g;
+  const auto here = [](auto task) { task(); };
+  EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).allocations,
+            2 + allocations_of_a_promise);
+  EXPECT_EQ(cost_of([&] { (void)g.do_call_on(1, here, {}, [] { return 42; }); }).allocations,
+            2 + allocations_of_a_promise);
+}
+
+TEST(Allocations, OfASnapshotGrowWithTheLogarithmOfTheCalls) {
+  group<int, int> g({.shards = 512});
+  std::vector<std::function<void()>> tasks;
+  for (int key = 0; key < 5'000; ++key) {
+    (void)g.do_async(
+        key, [&](auto task) { tasks.emplace_back(std::move(task)); }, [] { return 0; });
+  }
+  std::size_t found = 0;
+  EXPECT_LE(cost_of([&] { found = g.in_flight().size(); }).allocations, 20);
+  EXPECT_EQ(found, 5'000U);
+  for (const auto& task : tasks) task();
+}
+
+TEST(Allocations, OfAGroupThatNobodySizedAreThoseOfAtMost64Shards) {
+  EXPECT_LE(singleflight::group_options::default_shards(), 64U);
+  EXPECT_GE(singleflight::group_options::default_shards(), 8U);
 }
 
 #endif
@@ -278,7 +359,73 @@ TEST(Locks, AreOneForAFollower) {
   }
 }
 
+TEST(Locks, AreOneForAFollowerWithADeadlineAndTwoIfItLeaves) {
+  group<int, int> g;
+  const auto stays = [&] { (void)g.do_call(1, {.timeout = 1h}, [] { return 0; }); };
+  for (const counts& c : costs_of_followers<2>(
+           g, 1, [] { return 42; }, stays)) {
+    EXPECT_EQ(c.locks, 1);
+  }
+  (void)g.do_call(1, [&] {
+    support::threads(1, [&](std::size_t) {
+      const auto leave = [&] {
+        EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }));
+      };
+      EXPECT_EQ(cost_of(leave).locks, 2);
+    });
+    return 42;
+  });
+}
+
+#if defined(__cpp_lib_jthread)
+TEST(Locks, AreFourForAFollowerWithAStopToken) {
+  group<int, int> g;
+  const std::stop_source stop;
+  const auto enter = [&] { (void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }); };
+  for (const counts& c : costs_of_followers<4>(
+           g, 1, [] { return 42; }, enter)) {
+    EXPECT_EQ(c.locks, 4);
+  }
+}
 #endif
+
+// Those of the wait graph: to show the leader, which the first follower does, to add and to remove.
+TEST(Locks, AreTwoOrThreeMoreForAFollowerInsideALoader) {
+  constexpr int of_the_outer_call = 2;
+  group<int, int> g;
+  group<std::thread::id, int> outer;
+  const auto costs = costs_of_followers<3>(
+      g, 1, [] { return 42; }, nested_in(outer, [&] { (void)g.do_call(1, [] { return 0; }); }));
+  EXPECT_EQ(costs[0].locks, of_the_outer_call + 1 + 3);
+  EXPECT_EQ(costs[1].locks, of_the_outer_call + 1 + 2);
+  EXPECT_EQ(costs[2].locks, of_the_outer_call + 1 + 2);
+}
+
+TEST(Locks, AreNineToBeginACallOnAnExecutorAndOneToJoinIt) {
+  group<int, int> g;
+  const auto here = [](auto task) { task(); };
+  EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).locks, 9);
+  EXPECT_EQ(cost_of([&] { (void)g.do_call_on(1, here, {}, [] { return 42; }); }).locks, 9);
+  (void)g.do_call(1, [&] {
+    EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).locks, 1);
+    return 42;
+  });
+}
+
+#endif
+
+TEST(Locks, AreOneToForgetAndOneForEachShardToLook) {
+  group<int, int> g({.shards = 4});
+  EXPECT_EQ(cost_of([&] { (void)g.forget(1); }).locks, 1);
+  EXPECT_EQ(cost_of([&] { (void)g.forget_unshared(1); }).locks, 1);
+  EXPECT_EQ(cost_of([&] { (void)g.stats(); }).locks, 4);
+  EXPECT_EQ(cost_of([&] { (void)g.in_flight(); }).locks, 4);
+  (void)g.do_call(1, [&] {  // one more, to make room
+    EXPECT_EQ(cost_of([&] { (void)g.in_flight(); }).locks, 5);
+    return 42;
+  });
+}
+
 #endif
 
 }  // namespace

@@ -8,47 +8,17 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <future>
-#include <new>
 #include <random>
+#include <ratio>
 #include <singleflight/group.hpp>
 #include <system_error>
 #include <thread>
 
+#include "executors.hpp"
 #include "held_call.hpp"
+#include "replaced_new.hpp"
 #include "support.hpp"
-
-namespace {
-std::atomic<std::size_t> live_bytes{0};
-}
-
-#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
-
-namespace {
-// The size of each block is kept in front of it.
-constexpr std::size_t header = __STDCPP_DEFAULT_NEW_ALIGNMENT__;
-
-// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
-[[gnu::noinline]] void give_back(void* p) noexcept {
-  if (p == nullptr) return;
-  void* const block = static_cast<char*>(p) - header;
-  live_bytes -= *static_cast<std::size_t*>(block);
-  std::free(block);
-}
-}  // namespace
-
-void* operator new(std::size_t n) {
-  void* const block = std::malloc(n + header);
-  if (block == nullptr) throw std::bad_alloc();
-  ::new (block) std::size_t(n);
-  live_bytes += n;
-  return static_cast<char*>(block) + header;
-}
-void operator delete(void* p) noexcept { give_back(p); }
-void operator delete(void* p, std::size_t) noexcept { give_back(p); }
-
-#endif
 
 namespace {
 
@@ -60,19 +30,11 @@ using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 void expect_timed_out(group<int, int>& g, clock::time_point deadline) {
-  try {
-    (void)g.do_call(0, call_options{.deadline = deadline}, [] {
-      ADD_FAILURE() << "a follower's loader ran";
-      return 0;
-    });
-    ADD_FAILURE() << "did not time out";
-  } catch (const call_error& e) {
-    EXPECT_EQ(e.code(), std::errc::timed_out);
-  }
+  support::expect_error(g, {.deadline = deadline}, std::errc::timed_out);
 }
 
 /// Follows the call for key 0 until a deadline. (A caller that the scheduler holds up until then is
-/// refused at the door, and tries again.)
+/// refused when it enters, and tries again.)
 void follow_until_a_deadline(group<int, int>& g) {
   const auto followed = [&g] { return g.stats().timed_out - g.stats().rejected; };
   const auto before = followed();
@@ -148,7 +110,7 @@ TEST(Deadline, OfALeaderDoesNotInterruptIt) {
           EXPECT_EQ(*result, 42);
           EXPECT_TRUE(result.led());
         } catch (const call_error&) {
-          EXPECT_FALSE(ran);  // but was held up by the scheduler
+          EXPECT_FALSE(ran);  // the scheduler held it up until its deadline
         }
         return g.stats().led == 1;
       },
@@ -184,13 +146,13 @@ TEST(Deadline, StartsTheTimeThatSomebodyHasWaitedAnew) {
   follow_until_a_deadline(g);
   EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
   EXPECT_EQ(waited(), 0ns);
-  const auto nobody_waits = clock::now();
+  const auto no_follower = clock::now();
   support::threads follower(1,
                             [&](std::size_t) { EXPECT_EQ(*g.do_call(0, [] { return 0; }), 42); });
   support::await_followers(g, 1);
-  support::await([&] { return waited() > 0ns; }, "somebody to have waited");
+  support::await([&] { return waited() > 0ns; }, "the follower to have waited");
   const auto longest = waited();
-  EXPECT_LE(longest, clock::now() - nobody_waits);
+  EXPECT_LE(longest, clock::now() - no_follower);
   call.end(42);
 }
 
@@ -241,20 +203,105 @@ TEST(Deadline, OfAMillionFollowersOfOneCallLeavesNoMemoryBehind) {
 #endif
   group<int, int> g({.shards = 1});
   held_call call(g);
-  // At once, since each sleeps until its deadline and a little longer.
+  // Several at once, since each sleeps until its deadline and a little longer.
   const auto follow_until = [&](std::uint64_t joined) {
     support::threads(16, [&](std::size_t) {
       while (g.stats().joined < joined) expect_timed_out(g, clock::now() + 20us);
     });
   };
   follow_until(1'000);
-  const std::size_t at_first = live_bytes;
+  const std::int64_t at_first = support::live_bytes;
   follow_until(followers);
-  EXPECT_EQ(live_bytes, at_first);
+  EXPECT_EQ(support::live_bytes, at_first);
   EXPECT_EQ(g.stats().waiting, 0U);
   EXPECT_EQ(g.in_flight().size(), 1U);
   call.end(42);
   EXPECT_EQ(call.value, 42);
+}
+
+TEST(Timeout, MakesAFollowerLeave) {
+  group<int, int> g;
+  held_call call(g);
+  const auto told =
+      support::thrown_by([&] { (void)g.do_call(0, {.timeout = 1ms}, [] { return 1; }); });
+  EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  EXPECT_GE(clock::now() - call.begun, 1ms);
+  EXPECT_EQ(g.stats().timed_out, 1U);
+  call.end(42);
+}
+
+TEST(Timeout, ThatIsNotPositiveIsOver) {
+  group<int, int> g;
+  for (const auto timeout : {0ms, -1ms}) {
+    const auto told =
+        support::thrown_by([&] { (void)g.do_call(0, {.timeout = timeout}, [] { return 1; }); });
+    EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  }
+  EXPECT_EQ(g.stats().led, 0U);
+  EXPECT_EQ(g.stats().rejected, 2U);
+}
+
+TEST(Timeout, AndDeadlineHoldTheEarlierOne) {
+  group<int, int> g;
+  held_call call(g);
+  for (const call_options& options :
+       {call_options{.deadline = clock::now() + 1h, .timeout = 1ms},
+        call_options{.deadline = clock::now() + 1ms, .timeout = 1h}}) {
+    const auto told = support::thrown_by([&] { (void)g.do_call(0, options, [] { return 1; }); });
+    EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  }
+  call.end(42);
+}
+
+TEST(Timeout, EndsTheWaitOfACallersOwnCallOnAnExecutor) {
+  group<int, int> g;
+  support::task_queue queue;
+  const auto told = support::thrown_by(
+      [&] { (void)g.do_call_on(0, std::ref(queue), {.timeout = 1ms}, [] { return 1; }); });
+  EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  queue.run();
+}
+
+// `now() + hours::max()` overflows before a library can see it; a timeout does not.
+TEST(Timeout, ThatTheClockCannotHoldIsNone) {
+  group<int, int> g;
+  for (const call_options& options : {call_options{.timeout = std::chrono::hours::max()},
+                                      call_options{.timeout = std::chrono::nanoseconds::max()},
+                                      call_options{.timeout = std::chrono::seconds::max()},
+                                      call_options{.timeout = std::chrono::duration<double>(1e300)},
+                                      call_options{.timeout = clock::duration::max() - 1ns}}) {
+    EXPECT_EQ(*g.do_call(0, options, [] { return 42; }), 42);
+    held_call call(g);
+    support::threads follower(
+        1, [&](std::size_t) { EXPECT_EQ(*g.do_call(0, options, [] { return 0; }), 42); });
+    support::await_followers(g, 1);
+    call.end(42);
+  }
+}
+
+TEST(Deadline, MayBeOfAnyUnitOfTheClock) {
+  group<int, int> g;
+  using std::chrono::time_point;
+  using days = std::chrono::duration<std::int64_t, std::ratio<86'400>>;
+  held_call call(g);
+  support::threads followers(3, [&](std::size_t i) {
+    const call_options options[] = {
+        {.deadline = clock::now() + std::chrono::duration<double>(3600.5)},
+        {.deadline = time_point<clock, days>::max()},
+        {.deadline = time_point<clock, std::chrono::hours>(std::chrono::hours::max())}};
+    EXPECT_EQ(*g.do_call(0, options[i], [] { return 0; }), 42);
+  });
+  support::await_followers(g, 3);
+  call.end(42);
+}
+
+TEST(MaxAge, ThatTheClockCannotHoldIsNone) {
+  group<int, int> g({.max_age = std::chrono::hours::max()});
+  held_call call(g);
+  support::threads follower(1,
+                            [&](std::size_t) { EXPECT_EQ(*g.do_call(0, [] { return 0; }), 42); });
+  support::await_followers(g, 1);
+  call.end(42);
 }
 
 }  // namespace

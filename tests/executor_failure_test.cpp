@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Executors that throw or drop the task, loaders that cannot be copied, and threads that exit: all
-// who have joined the call are told.
+// Executors that throw or drop the task, loaders that cannot be copied, and threads that exit:
+// every caller of the call gets an error that says so.
 
 #include <gtest/gtest.h>
 #if !defined(_WIN32)
@@ -32,7 +32,7 @@ struct refused : std::runtime_error {
 };
 
 /// A call begun by `do_call_on`, with a follower by `do_call`, one by `do_call_on` and one by
-/// `do_async`, and what each of the four was told.
+/// `do_async`, and the exception of each of the four.
 class joined_call {
  public:
   static constexpr std::size_t callers = 4;
@@ -42,7 +42,7 @@ class joined_call {
   support::task_queue queue;
   std::vector<std::exception_ptr> told = std::vector<std::exception_ptr>(callers);
 
-  /// Begins it. `executor` is called, and what is then done goes on, when all have joined.
+  /// Begins it. The call of `executor`, or its task, ends only when all have joined.
   template <class Executor>
   void begin(const Executor& executor) {
     begin(executor, [this] { return ++loads; });

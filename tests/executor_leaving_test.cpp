@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Whoever waits for a call on an executor can leave it, the first caller included; work that nobody
-// wants is stopped, or not begun.
+// Every caller that waits for a call on an executor can leave it, the first one included; a loader
+// without remaining callers is stopped, or does not begin.
 
 #include <gtest/gtest.h>
 
@@ -21,20 +21,14 @@ namespace {
 
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_idle;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 using flights = group<std::string, int>;
 
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
-}
-
 /// Begins a call for "key" on `executor` and leaves it by a deadline. (If the scheduler holds this
-/// thread up until the deadline, the group refuses it at the door; then it tries again.)
+/// thread up until the deadline, the group refuses it when it enters; then it tries again.)
 template <class Executor, class Fn>
 void begin_and_time_out(flights& g, const Executor& executor, const Fn& load) {
   bool launched = false;

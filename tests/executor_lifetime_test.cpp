@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The group's destructor waits for the calls that executors still have; nothing outlives it.
+// The group's destructor waits for the calls that executors still have; no call outlives it.
 
 #include <gtest/gtest.h>
 
@@ -21,8 +21,8 @@ namespace {
 
 using strings = singleflight::group<std::string, std::string>;
 
-/// Gives the other threads ample opportunity to do what they must not do yet. Orders nothing.
-void dawdle() {
+/// Gives the other threads time to do what they must not do yet. It orders nothing.
+void let_others_run() {
   for (int i = 0; i < 1000; ++i) std::this_thread::yield();
 }
 
@@ -37,7 +37,7 @@ class doomed_group {
       over_ = true;
     });
     support::await([&] { return begun_.load(); }, "the destructor to be about to run");
-    dawdle();
+    let_others_run();
   }
   [[nodiscard]] bool destroyed() const { return over_; }
   void join() { destroyer_.join(); }
@@ -48,7 +48,7 @@ class doomed_group {
   support::threads destroyer_;
 };
 
-/// A part of a loader: says when it goes.
+/// A part of a loader, whose destructor says so.
 class part {
  public:
   explicit part(std::function<void()> at_end) : at_end_(std::move(at_end)) {}
@@ -67,7 +67,7 @@ TEST(GroupDestructor, WaitsForALoaderThatRunsOnAnExecutor) {
   const auto future = g.get().do_async("key", elsewhere, [&] {
     running = true;
     support::await([&] { return release.load(); }, "the test");
-    dawdle();
+    let_others_run();
     EXPECT_FALSE(g.destroyed());
     return std::string(100, 'x');
   });
@@ -127,7 +127,7 @@ TEST(GroupDestructor, WaitsForTheLoadersOfAllCalls) {
     tasks.back()();
     tasks.pop_back();
   }
-  dawdle();
+  let_others_run();
   EXPECT_FALSE(g.destroyed());
   tasks.back()();
   g.join();
@@ -140,7 +140,7 @@ TEST(GroupDestructor, WaitsUntilTheLoaderIsDestroyed) {
     doomed_group g;
     std::atomic<bool> gone{false};
     auto captured = std::make_shared<part>([&] {
-      dawdle();
+      let_others_run();
       EXPECT_FALSE(g.destroyed());
       gone = true;
     });

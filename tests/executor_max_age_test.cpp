@@ -17,15 +17,10 @@
 namespace {
 
 using singleflight::call_options;
+using support::expect_idle;
 using namespace std::chrono_literals;
 
 using flights = singleflight::group<std::string, int>;
-
-void expect_idle(const flights& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
-}
 
 TEST(MaxAgeOnAnExecutor, MakesJoinersOfACallOnAnExecutorStartAnewAndItsFirstCallerStay) {
   flights g({.max_age = 20ms});

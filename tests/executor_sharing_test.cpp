@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Callers of do_call, do_call_on and do_async share one call for one key, and are accounted for.
+// Callers of do_call, do_call_on and do_async share one call for one key, and the counters count
+// them all.
 
 #include <gtest/gtest.h>
 
@@ -23,15 +24,9 @@ namespace {
 
 using singleflight::group;
 using singleflight::group_options;
+using support::expect_idle;
 
 constexpr auto full = std::errc::resource_unavailable_try_again;
-
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
-}
 
 enum class entry { call, call_on, async };
 
@@ -289,7 +284,7 @@ TEST(FullCallOnAnExecutor, LetsWhoComesByAnyEntryRunAlone) {
   EXPECT_FALSE(second.shared());
   const auto third = call.g.do_async("key", own, [] { return 3; });
   EXPECT_EQ(call.g.stats().in_flight, 2U);
-  EXPECT_EQ(call.g.in_flight().size(), 1U);  // nobody can join the one that runs alone
+  EXPECT_EQ(call.g.in_flight().size(), 1U);  // the call that runs alone is not listed
   ASSERT_EQ(own.size(), 1U);
   own.run();
   EXPECT_EQ(third.get(), 3);

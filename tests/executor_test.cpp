@@ -21,18 +21,12 @@
 namespace {
 
 using singleflight::group;
+using support::expect_idle;
 using support::inline_executor;
 
 template <class T>
 bool is_ready(const std::shared_future<T>& future) {
   return future.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-}
-
-template <class Group>
-void expect_idle(const Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
 }
 
 TEST(Executor, MayRunTheLoaderInline) {

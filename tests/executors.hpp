@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Executors of all kinds, and what a caller is told.
+// Executors for tests, and helpers for the exceptions that callers get.
 #ifndef SINGLEFLIGHT_TESTS_EXECUTORS_HPP
 #define SINGLEFLIGHT_TESTS_EXECUTORS_HPP
 
@@ -75,8 +75,8 @@ class thread_executor {
   std::vector<std::thread> threads_;
 };
 
-/// What `work` throws, or null. Keep it until the threads that saw the same exception are joined:
-/// TSan does not see what orders the last release of an exception.
+/// The exception that `work` throws, or null. Keep it until the threads that saw the same exception
+/// are joined: TSan does not see what orders the last release of an exception.
 template <class Work>
 std::exception_ptr thrown_by(const Work& work) {
   try {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What everybody gets when a loader throws, or when its thread exits.
+// The outcome for every caller when a loader throws, or when its thread exits.
 
 #include <gtest/gtest.h>
 #if !defined(_WIN32)
@@ -22,14 +22,10 @@ namespace {
 
 using singleflight::call_error;
 using singleflight::group;
+using support::expect_idle;
 
-void expect_idle(const singleflight::group_stats& stats) {
-  EXPECT_EQ(stats.in_flight, 0U);
-  EXPECT_EQ(stats.waiting, 0U);
-}
-
-/// What each of `callers` callers of one call catches when its loader, with all of them joined,
-/// does `fail`. The exceptions outlive the threads: TSan does not see what orders their last
+/// The exceptions that `callers` callers of one call get when its loader does `fail`, after all of
+/// them have joined. The exceptions outlive the threads: TSan does not see what orders their last
 /// release.
 std::vector<std::exception_ptr> caught_by(std::size_t callers, const std::function<int()>& fail) {
   group<std::string, int> g;
@@ -46,7 +42,7 @@ std::vector<std::exception_ptr> caught_by(std::size_t callers, const std::functi
   });
   EXPECT_EQ(g.stats().led, 1U);
   EXPECT_EQ(g.stats().failed, 1U);
-  expect_idle(g.stats());
+  expect_idle(g);
   EXPECT_EQ(g.do_call("key", [] { return 42; }).value(), 42);
   return caught;
 }
@@ -112,7 +108,7 @@ TEST(Failure, FreesTheKeyAThousandTimesOver) {
   });
   EXPECT_EQ(g.stats().led, rounds);
   EXPECT_EQ(g.stats().failed, rounds);
-  expect_idle(g.stats());
+  expect_idle(g);
   for (const auto& of_one_caller : caught) EXPECT_EQ(of_one_caller, caught.front());
 }
 
@@ -131,7 +127,7 @@ TEST(Failure, CanBeRethrownByManyThreadsAtOnce) {
       caught[i] = std::current_exception();
     }
     ++arrived;
-    support::await([&] { return arrived == callers; }, "everybody to have been told");
+    support::await([&] { return arrived == callers; }, "every caller to have its exception");
     for (int n = 0; n < 100; ++n) {
       try {
         std::rethrow_exception(caught[i]);
@@ -197,7 +193,7 @@ struct ending_thread {
       }
     }
     EXPECT_EQ(g.stats().failed, 2U);
-    expect_idle(g.stats());
+    expect_idle(g);
     for (int key : {1, 2}) {
       auto next = g.do_call(key, [] { return 42; });
       EXPECT_TRUE(next.led());
@@ -206,8 +202,8 @@ struct ending_thread {
   }
 };
 
-// A thread that leaves for good inside its loader is no exception and no return: x/sync leaked its
-// waiters, go-zero returned (nil, nil) to them. https://github.com/golang/go/issues/52557
+// A thread that exits inside its loader neither returns nor throws: x/sync leaked its waiters,
+// go-zero returned (nil, nil) to them. https://github.com/golang/go/issues/52557
 TEST(Failure, TellsTheFollowersOfALeaderWhoseThreadExitsInItsLoader) {
   ending_thread leading;
   leading.end = [&] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A forgotten call goes on for those who joined it, and touches nothing that came after it.
+// A forgotten call goes on for the callers that joined it, and does not change a newer call.
 
 #include <gtest/gtest.h>
 
@@ -134,8 +134,8 @@ class generations {
   support::threads running_;
 };
 
-// In Go, a call that ended after it had been forgotten deleted whatever was listed for its key by
-// then, so that a third one ran beside the second. https://github.com/golang/go/issues/31420
+// In Go, a call that ended after it had been forgotten deleted the newer call of its key from the
+// map, so that a third one ran beside the second. https://github.com/golang/go/issues/31420
 TEST(Forget, KeepsThreeGenerationsApartWhicheverEndsFirst) {
   std::array<std::size_t, generations::count> order{0, 1, 2};
   do {
@@ -184,8 +184,8 @@ TEST(ForgetUnshared, KeepsACallThatSomebodyHasJoined) {
   EXPECT_TRUE(result.shared());
 }
 
-// In Go its answer was not always true, and lookups that others waited for were cancelled on the
-// strength of it. https://github.com/golang/go/issues/55343
+// In Go its answer was not always right, and because of that lookups were cancelled that other
+// callers waited for. https://github.com/golang/go/issues/55343
 TEST(ForgetUnshared, IsExactWhileCallersJoin) {
   constexpr std::size_t joiners = 3;
   constexpr int rounds = 2000;
@@ -212,10 +212,10 @@ TEST(ForgetUnshared, IsExactWhileCallersJoin) {
       forgotten = g.forget_unshared(0);
       support::await(
           [&] { return g.stats().waiting + static_cast<std::size_t>(returned) == joiners; },
-          "everybody to have joined, or led and returned");
+          "every caller to have joined, or led and returned");
       return round;
     });
-    support::await([&] { return returned == joiners; }, "everybody to have returned");
+    support::await([&] { return returned == joiners; }, "every caller to have returned");
     EXPECT_EQ(result.shared(), !forgotten);
     EXPECT_EQ(given_the_leaders == 0, forgotten);
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Nobody is given the result of a call that had ended before he came, and no key is loaded twice at
-// once.
+// No caller gets the result of a call that ended before the caller came, and no key is loaded twice
+// at once.
 
 #include <gtest/gtest.h>
 
@@ -34,8 +34,8 @@ void yield_a_few_times() {
   for (int i = 0; i < 3; ++i) std::this_thread::yield();
 }
 
-// Publishing first and unlisting afterwards hands out calls that have ended, and the more so the
-// harder a key is hammered: those who return re-enter before the leader gets to unlist.
+// Publishing first and unlisting afterwards gives callers the results of calls that have ended,
+// most often under load: callers that return enter again before the leader unlists the call.
 TEST(Freshness, GivesNobodyAnEndedCallUnderSaturation) {
   constexpr std::size_t callers = 16;
   constexpr int entries_each = 10'000;
@@ -115,7 +115,8 @@ struct one_hash {
   std::size_t operator()(int) const { return 42; }
 };
 
-/// Holds the lock of its shard while it compares two keys, and looks whether a result is out.
+/// Holds the lock of its shard while it compares two keys, and checks whether a result is
+/// published.
 struct watching_equal {
   std::atomic<bool>* holds;
   const std::function<bool()>* is_out;
@@ -132,8 +133,9 @@ struct watching_equal {
   }
 };
 
-/// A call without a value has nothing to move that could tell. But its result must not be out while
-/// somebody holds the lock that its end needs. `enter(g, load)` enters with key 0.
+/// A call without a value moves nothing that a test could watch. But its result must not be
+/// published while another thread holds the lock that its end needs. `enter(g, load)` enters with
+/// key 0.
 template <class Enter>
 void expect_unlisted_before_its_end_is_known(const Enter& enter) {
   std::atomic<bool> holds{false}, seen{false};

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
-// What the code of docs/guide.md takes for granted: somebody's database, cache and thread pool.
+// The user's database, cache and thread pool, which the code of docs/guide.md assumes.
 #ifndef SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 #define SINGLEFLIGHT_TESTS_GUIDE_PRELUDE_HPP
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <future>
 #include <map>
@@ -22,6 +20,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "thread_pool.hpp"
 
 namespace guide {
 
@@ -71,50 +71,9 @@ struct cold_cache {
   static void erase(const std::string&) {}
 };
 
-class thread_pool {
- public:
-  explicit thread_pool(int workers) {
-    while (workers-- > 0) threads_.emplace_back([this] { work(); });
-  }
-  thread_pool(const thread_pool&) = delete;
-  thread_pool& operator=(const thread_pool&) = delete;
-  ~thread_pool() {
-    post(nullptr);
-    for (std::thread& t : threads_) t.join();
-  }
-
-  void post(std::function<void()> task) {
-    {
-      const std::lock_guard lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    changed_.notify_one();
-  }
-
- private:
-  void work() {
-    for (;;) {
-      std::function<void()> task;
-      {
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] { return !tasks_.empty(); });
-        task = std::move(tasks_.front());
-        tasks_.pop_front();
-      }
-      if (!task) return post(nullptr);  // for the next worker
-      task();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> tasks_;
-  std::vector<std::thread> threads_;
-};
-
 inline database db;
 inline cold_cache cache;
-inline thread_pool pool(2);
+inline support::thread_pool pool(2);
 
 }  // namespace guide
 

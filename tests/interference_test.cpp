@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// User code in the places where nobody expects it: values that call a group, wait or exit while they
-// are moved, executors that ask for what they are given, keys that watch their own end.
+// User code that runs inside the library: values that call a group, wait or exit while they are
+// moved, executors that call for the key of their own task, keys that watch their own destruction.
 
 #include <gtest/gtest.h>
 #if !defined(_WIN32)
@@ -28,7 +28,7 @@ struct loader {
   int operator()() const { return 1; }
 };
 
-// Found by argument-dependent lookup wherever the library calls such a name without saying whose.
+// Argument-dependent lookup finds these where the library calls such a name unqualified.
 template <class Fn, class Stop>
 int run_loader(Fn&&, Stop&&) {
   return -1;
@@ -267,7 +267,7 @@ TEST(Interference, OfACancelledThreadTakesItsInterestWithIt) {
   threads.join();
   EXPECT_EQ(g.stats().waiting, 0U);
   EXPECT_EQ(g.stats().timed_out, 0U);
-  EXPECT_EQ(g.stats().cancelled, 1U);  // the leader, which has asked for it
+  EXPECT_EQ(g.stats().cancelled, 1U);  // the leader, which has requested the stop
 }
 #endif
 

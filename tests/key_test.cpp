@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
-// What a key may be, what may be passed for one, and who copies or moves it.
+// The types that a key may have, the arguments that convert to it, and its copies and moves.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cctype>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <singleflight/group.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -250,6 +253,56 @@ TEST(Key, IsTheSameAsAnotherIfItsKeyEqualSaysSo) {
     return 42;
   });
   EXPECT_TRUE(led.shared());
+}
+
+TEST(IntegerKey, OfAnotherTypeIsTheSameKey) {
+  group<std::uint64_t, int> g;
+  (void)g.do_call(7U, [&](std::uint64_t key) {
+    EXPECT_EQ(key, 7U);
+    EXPECT_FALSE(g.forget(8));
+    EXPECT_TRUE(g.forget(7));
+    return 42;
+  });
+  group<int, int> small;
+  EXPECT_EQ(*small.do_call(std::uint32_t{7}, [](int key) { return key; }), 7);
+  EXPECT_EQ(*small.do_call('7', [](int key) { return key; }), '7');
+  EXPECT_EQ(*small.do_call(true, [](int key) { return key; }), 1);
+}
+
+// An id that Key cannot hold would be another id's.
+TEST(IntegerKey, BeyondTheRangeOfKeyIsRefused) {
+  group<std::uint64_t, int> g;
+  const auto load = [] { return 42; };
+  EXPECT_THROW((void)g.do_call(-1, load), std::invalid_argument);
+  EXPECT_THROW(g.forget(-1), std::invalid_argument);
+  group<int, int> small;
+  EXPECT_THROW((void)small.do_call(0x8000'0000U, load), std::invalid_argument);
+  EXPECT_EQ(g.stats().led + small.stats().led, 0U);
+}
+
+template <class K, class Key>
+constexpr bool fits = singleflight::detail::converts_without_loss<K, Key>();
+enum class scoped : int {};
+enum unscoped : std::uint64_t {};
+
+static_assert(fits<int, int> && fits<int, long long> && fits<unsigned, long long>);
+static_assert(fits<int, unsigned> && fits<unsigned, int>);  // checked when it runs
+static_assert(!fits<std::int64_t, std::int32_t> && !fits<std::uint64_t, std::uint32_t>);
+static_assert(!fits<std::uint64_t&, std::uint32_t> && !fits<const std::uint64_t&, std::int32_t>);
+static_assert(!fits<int, short> && !fits<int, char> && !fits<int, bool> && fits<bool, int>);
+static_assert(!fits<double, int> && !fits<float, std::uint64_t> && !fits<double, float>);
+static_assert(fits<float, double> && fits<int, double> && !fits<std::int64_t, double>);
+static_assert(!fits<unscoped, std::uint32_t> && fits<unscoped, std::uint64_t>);
+static_assert(fits<const char*, std::string> &&
+              fits<double, std::string>);  // other errors' business
+
+// Neighbours, and multiples of a power of two as `tenant << 32` makes them, spread over the shards.
+TEST(IntegerKeys, SpreadOverTheShardsWhateverTheirStride) {
+  for (int shift = 0; shift < 60; ++shift) {
+    std::array<bool, 16> used{};
+    for (std::uint64_t i = 0; i < 16; ++i) used[singleflight::detail::mix(i << shift) >> 60] = true;
+    EXPECT_GE(std::count(used.begin(), used.end(), true), 6) << shift;
+  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How long values, keys and loaders live, and that their destructors may call the group again.
+// The lifetimes of values, keys and loaders, whose destructors may call the group again.
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // group_options::max_age: a hung leader does not own its key.
 //
-// Ages are short, and a machine may be slow. So a test whose newer call must not grow too old in its
-// turn tries again with twice the age if it took longer than that, and says nothing of such a try.
+// Ages are short, and a machine may be slow. So a test in which the newer call must not grow too
+// old tries again with twice the age if it took longer than that; such a try is not judged.
 
 #include <gtest/gtest.h>
 
@@ -47,7 +47,7 @@ void try_ages(const Attempt& attempt) {
   for (auto age = 25ms; age < 20s; age *= 2) {
     if (attempt(age) || testing::Test::HasFailure()) return;
   }
-  FAIL() << "was never quick enough";
+  FAIL() << "the machine was never quick enough";
 }
 
 // pingora and nginx (proxy_cache_lock_age) let one waiter through when the lock is too old.
@@ -264,7 +264,7 @@ TEST(MaxAge, KeepsTheAccountsWhereAgesDeadlinesAndEndsRace) {
   EXPECT_EQ(led + followed + timed_out, callers * entries_each);
   EXPECT_EQ(stats.led + stats.joined + stats.rejected, callers * entries_each);
   EXPECT_EQ(loads, led);
-  EXPECT_LE(stats.led, led);  // who led after having waited was counted as joined
+  EXPECT_LE(stats.led, led);  // a caller that led after it had waited was counted as joined
   EXPECT_EQ(stats.timed_out, timed_out);
   EXPECT_EQ(stats.in_flight, 0U);
   EXPECT_EQ(stats.waiting, 0U);

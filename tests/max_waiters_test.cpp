@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// group_options::max_waiters: exactly so many followers, and an answer of its own for the next one.
+// group_options::max_waiters: at most that many followers, and its own error for the next one.
 
 #include <gtest/gtest.h>
 
@@ -22,6 +22,7 @@ using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
 using singleflight::group_options;
+using support::expect_idle;
 using support::held_call;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
@@ -29,15 +30,7 @@ using namespace std::chrono_literals;
 constexpr std::size_t callers = 200, room = 50;
 
 void expect_refused(group<int, int>& g) {
-  try {
-    (void)g.do_call(0, [] {
-      ADD_FAILURE() << "a refused caller's loader ran";
-      return 0;
-    });
-    ADD_FAILURE() << "got a value";
-  } catch (const call_error& e) {
-    EXPECT_EQ(e.code(), std::errc::resource_unavailable_try_again);
-  }
+  support::expect_error(g, {}, std::errc::resource_unavailable_try_again);
 }
 
 void expect_followed(group<int, int>& g, int value) {
@@ -52,12 +45,6 @@ void expect_ran_alone(group<int, int>& g, int value) {
   EXPECT_EQ(*result, value);
   EXPECT_TRUE(result.led());
   EXPECT_FALSE(result.shared());
-}
-
-void expect_idle(const group<int, int>& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
 }
 
 // The check of a cap and the count that it was held against were two steps, so that a crowd that
@@ -269,7 +256,7 @@ TEST(MaxWaiters, CountsThoseWhoWaitNowAndNotWhoHasLeft) {
       EXPECT_THROW((void)g.do_call(0, soon, [] { return 0; }), call_error);
     }
   }
-  EXPECT_EQ(g.stats().timed_out, g.stats().rejected + 3);  // none of them for want of room
+  EXPECT_EQ(g.stats().timed_out, g.stats().rejected + 3);  // none of them because the call was full
   support::threads follower(1, [&](std::size_t) { expect_followed(g, 42); });
   support::await_followers(g, 1);
   expect_refused(g);

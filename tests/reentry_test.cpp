@@ -18,7 +18,7 @@ namespace {
 using singleflight::call_error;
 using singleflight::group;
 
-/// Whether `entry` was refused because it would have waited for itself.
+/// Returns: whether `entry` was refused because it would have waited for itself.
 template <class Entry>
 bool refused(const Entry& entry) {
   try {
@@ -30,8 +30,8 @@ bool refused(const Entry& entry) {
   return false;
 }
 
-// A load within a load ran well for two years before it deadlocked: its users wished it had thrown
-// at once. https://github.com/ben-manes/caffeine/issues/712
+// A load within a load worked for two years before it deadlocked; its users asked for an exception
+// instead. https://github.com/ben-manes/caffeine/issues/712
 TEST(Reentry, OfItsOwnKeyIsRefused) {
   group<std::string, int> g;
   auto result = g.do_call("key", [&] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Whoever gets no result is told why, in a sentence that says what happened.
+// A caller without a result gets an error with a sentence that says what happened.
 
 #include <gtest/gtest.h>
 

@@ -6,18 +6,35 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
+#include <memory>
 #include <new>
 
 namespace {
 
+/// Stands in front of each block.
+struct header {
+  void* start;  // of what malloc returned
+  std::size_t size;
+};
+
+// Relaxed: anything stronger would order the threads, and hide from ThreadSanitizer what the code
+// under test does not order.
+void count_live(std::int64_t bytes) noexcept {
+  support::live_bytes.fetch_add(bytes, std::memory_order_relaxed);
+}
+
 void* allocate(std::size_t size, std::size_t alignment) noexcept {
   if (support::grants_allocation != nullptr && !support::grants_allocation()) return nullptr;
-  size = std::max(size, std::size_t{1});
-  void* const p =
-      alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__
-          ? std::malloc(size)
-          : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (p != nullptr) ++support::live_allocations;
+  alignment = std::max(alignment, std::size_t{__STDCPP_DEFAULT_NEW_ALIGNMENT__});
+  std::size_t space = alignment + size;
+  void* const start = std::malloc(sizeof(header) + space);
+  if (start == nullptr) return nullptr;
+  void* p = static_cast<std::byte*>(start) + sizeof(header);
+  std::align(alignment, size, p, space);
+  ::new (static_cast<header*>(p) - 1) header{start, size};
+  ++support::allocated_by_this_thread.blocks;
+  support::allocated_by_this_thread.bytes += size;
+  count_live(static_cast<std::int64_t>(size));
   return p;
 }
 
@@ -28,8 +45,10 @@ void* allocate_or_throw(std::size_t size, std::size_t alignment) {
 
 // Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
 [[gnu::noinline]] void release(void* p) noexcept {
-  if (p != nullptr) --support::live_allocations;
-  std::free(p);
+  if (p == nullptr) return;
+  const header block = *(static_cast<header*>(p) - 1);
+  count_live(-static_cast<std::int64_t>(block.size));
+  std::free(block.start);
 }
 
 constexpr std::size_t unaligned = 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Stop requests: each caller withdraws for itself, and a call that nobody wants any more is stopped.
+// Stop requests: each caller leaves for itself, and a call whose last caller has left is stopped.
 
 #include <version>
 
@@ -13,7 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <future>
 #include <latch>
 #include <random>
 #include <singleflight/group.hpp>
@@ -31,64 +30,17 @@ namespace {
 using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
+using support::expect_error;
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-/// A call for key 0, led by a thread of its own, whose loader counts the requests to stop and ends
-/// when it is told to, or with the test.
-class watched_call {
- public:
+/// A held call whose loader can be told to stop.
+struct watched_call : support::held_call {
   explicit watched_call(
       group<int, int>& g, const call_options& options = {},
-      const std::function<void()>& when_stopped = [] {}) {
-    const auto led = g.stats().led;
-    leader_.start([this, &g, options, when_stopped] {
-      auto result = g.do_call(0, options, [&](std::stop_token token) {
-        const std::stop_callback on_stop(token, [&] {
-          when_stopped();
-          ++stops;
-        });
-        running_ = true;
-        return value_.get_future().get();
-      });
-      value = *result;
-      shared = result.shared();
-    });
-    support::await([&] { return g.stats().led > led && running_; }, "the loader to run");
-  }
-  watched_call(const watched_call&) = delete;
-  watched_call& operator=(const watched_call&) = delete;
-  ~watched_call() {
-    if (!ended_) end(-1);
-  }
-  void end(int result) {
-    ended_ = true;
-    value_.set_value(result);
-    leader_.join();
-  }
-
-  std::atomic<int> stops{0};
-  int value = 0;        // what the leader got, once the call has ended
-  bool shared = false;  // likewise
-
- private:
-  std::promise<int> value_;
-  std::atomic<bool> running_{false};
-  bool ended_ = false;
-  support::threads leader_;
+      const std::function<void()>& when_stopped = [] {})
+      : held_call(g, options, when_stopped) {}
 };
-
-void expect_error(group<int, int>& g, const call_options& options, std::errc why) {
-  try {
-    (void)g.do_call(0, options, [] {
-      ADD_FAILURE() << "a follower's loader ran";
-      return 0;
-    });
-    ADD_FAILURE() << "got a value";
-  } catch (const call_error& e) {
-    EXPECT_EQ(e.code(), why);
-  }
-}
 
 void expect_value(group<int, int>& g, const call_options& options, int value) {
   auto result = g.do_call(0, options, [] { return 0; });
@@ -119,8 +71,8 @@ TEST(Stop, OfAFollowerIsNoticedByNobodyElse) {
   EXPECT_EQ(g.stats().failed, 0U);
 }
 
-// In Go's resolver the first caller's context was everybody's: when it was cancelled, lookups of
-// others failed. https://github.com/golang/go/issues/22724
+// In Go's resolver all callers used the first caller's context: when it was cancelled, the lookups
+// of the others failed. https://github.com/golang/go/issues/22724
 TEST(Stop, OfTheLeaderLeavesItsFollowersAndItselfTheValue) {
   group<int, int> g;
   std::stop_source stop;
@@ -130,7 +82,7 @@ TEST(Stop, OfTheLeaderLeavesItsFollowersAndItselfTheValue) {
   support::await_followers(g, 1);
   stop.request_stop();
   EXPECT_EQ(g.stats().cancelled, 1U);
-  followers.start([&] { expect_value(g, {}, 42); });  // the call is as good as any to join
+  followers.start([&] { expect_value(g, {}, 42); });  // the call can still be joined
   support::await_followers(g, 2);
   EXPECT_EQ(call.stops, 0);
   call.end(42);
@@ -175,7 +127,7 @@ TEST(Stop, DoesNotReachTheLoaderWhileOneCallerCannotBeStopped) {
   support::threads stoppable(3, [&](std::size_t) {
     expect_error(g, {.stop = stop.get_token()}, std::errc::operation_canceled);
   });
-  support::threads steadfast(1, [&](std::size_t) { expect_value(g, {}, 42); });
+  support::threads patient(1, [&](std::size_t) { expect_value(g, {}, 42); });
   support::await_followers(g, 4);
   stop.request_stop();
   stoppable.join();
@@ -183,7 +135,7 @@ TEST(Stop, DoesNotReachTheLoaderWhileOneCallerCannotBeStopped) {
   EXPECT_EQ(g.stats().waiting, 1U);
   EXPECT_EQ(call.stops, 0);
   call.end(42);
-  steadfast.join();
+  patient.join();
   EXPECT_EQ(call.stops, 0);
 }
 
@@ -287,7 +239,7 @@ TEST(Stop, MayMakeALoaderThrowWhatItsCallerGets) {
   EXPECT_EQ(g.stats().in_flight, 0U);
 }
 
-/// A value that does something when it is moved: after the end of its call, that is.
+/// A value that does something when it is moved, which is after the end of its call.
 struct acts_when_moved {
   explicit acts_when_moved(const std::function<void()>& a) : act(&a) {}
   acts_when_moved(acts_when_moved&& other) noexcept : act(other.act) { (*act)(); }
@@ -374,7 +326,7 @@ TEST(Stop, OrDeadlineEndsTheWaitWhicheverComesFirst) {
 }
 
 /// Keeps this thread busy for that time, so that over many rounds a race goes either way.
-void dawdle(std::chrono::nanoseconds time) {
+void keep_busy(std::chrono::nanoseconds time) {
   const auto until = clock::now() + time;
   while (clock::now() < until) {
   }
@@ -411,7 +363,7 @@ TEST(Stop, RacingTheEndOfTheCallGivesTheValueOrCancels) {
       });
       support::await_followers(g, 1);
       ending.arrive_and_wait();
-      dawdle(delay);
+      keep_busy(delay);
       return 42;
     });
     EXPECT_EQ(*led, 42);
@@ -426,8 +378,8 @@ TEST(Stop, RacingTheEndOfTheCallGivesTheValueOrCancels) {
   EXPECT_EQ(g.stats().waiting, 0U);
 }
 
-// Calls live in their leaders' frames, and each round's takes the place of the last one's: a stop
-// that comes late must not reach the call that is there by then.
+// Calls live in their leaders' frames, and each round's takes the place of the last one's: a late
+// stop request must not reach the next call.
 TEST(Stop, OfALeaderThatIsReturningTouchesNoCallButItsOwn) {
   constexpr int rounds = 3'000;
   const auto seed = std::random_device{}();
@@ -443,7 +395,7 @@ TEST(Stop, OfALeaderThatIsReturningTouchesNoCallButItsOwn) {
     std::latch ending(2);
     stopper.start([&] {
       ending.arrive_and_wait();
-      dawdle(delay);
+      keep_busy(delay);
       stop.request_stop();
     });
     auto stopped = g.do_call(0, call_options{.stop = stop.get_token()}, [&](std::stop_token) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the tests share: threads that are joined on every path, and waiting for a state instead of
-// for a time.
+// Helpers that the tests share: threads that are joined on every path, and waits for a state
+// instead of a time.
 #ifndef SINGLEFLIGHT_TESTS_SUPPORT_HPP
 #define SINGLEFLIGHT_TESTS_SUPPORT_HPP
 
@@ -15,31 +15,18 @@
 #include <utility>
 #include <vector>
 
-#if defined(__SANITIZE_THREAD__)
-#define SINGLEFLIGHT_TESTS_TSAN
-#elif defined(__clang__)
-#if __has_feature(thread_sanitizer)
-#define SINGLEFLIGHT_TESTS_TSAN
-#define SINGLEFLIGHT_TESTS_KEEP_NEW  // clang's runtime has an operator new that cannot be replaced
-#endif
-#if __has_feature(address_sanitizer)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(SINGLEFLIGHT_TESTS_TSAN)
-#define SINGLEFLIGHT_TESTS_SANITIZED
-#endif
+#include "sanitizers.hpp"
 
 namespace support {
 
-/// Waits until `condition()` holds. A test that waits for what never comes fails after a minute with
-/// `what`; on the way there, time decides nothing.
+/// Waits until `condition()` holds. If it does not within a minute, the test fails with `what`.
+/// Apart from that limit the result does not depend on time.
 template <class Condition>
 void await(const Condition& condition, const char* what) {
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(1);
   while (!condition()) {
     if (std::chrono::steady_clock::now() > give_up) {
-      throw std::runtime_error(std::string("waited a minute in vain for: ") + what);
+      throw std::runtime_error(std::string("waited a minute for: ") + what);
     }
     std::this_thread::yield();
   }
@@ -49,6 +36,14 @@ void await(const Condition& condition, const char* what) {
 template <class Group>
 void await_followers(const Group& group, std::size_t n) {
   await([&] { return group.stats().waiting == n; }, "the followers to have joined");
+}
+
+/// No call is listed or in flight in the group, and no caller waits.
+template <class Group>
+void expect_idle(const Group& group) {
+  EXPECT_EQ(group.stats().in_flight, 0U);
+  EXPECT_EQ(group.stats().waiting, 0U);
+  EXPECT_TRUE(group.in_flight().empty());
 }
 
 /// Threads that the destructor joins. (libc++ before 20 has no std::jthread.)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a value may be, how it is taken out of a result, and how long it lives.
+// The types that a value may have, how it is taken out of a result, and its lifetime.
 
 #include <gtest/gtest.h>
 
@@ -65,7 +65,7 @@ struct counts_copies {
   int* copies;
 };
 
-// Leads a call for key 0 that `n` threads join; `follow()` is what they do, and has to join it.
+// Leads a call for key 0 that `n` threads join by `follow()`.
 template <class Group, class Load, class Follow>
 auto lead_for(Group& g, std::size_t n, support::threads& followers, const Load& load,
               const Follow& follow) {
@@ -174,7 +174,7 @@ TEST(Value, ThatThrowsWhenMovedFailsItsCall) {
   EXPECT_EQ(g.stats().in_flight, 0U);
 }
 
-// Each failure is counted, of calls that nobody joined and of those on an executor.
+// Each failure is counted, of calls without followers and of calls on an executor.
 TEST(Value, ThatThrowsWhenMovedIsCountedHoweverManyDo) {
   constexpr std::size_t callers = 4, calls_each = 5000;
   group<std::size_t, throws_when_moved> g({.shards = 1});
@@ -277,5 +277,21 @@ TEST(Value, BringsWhatItsLeaderWroteBefore) {
         EXPECT_EQ(written, 42);
       });
 }
+
+// A temporary result gives its value by value, so that neither of these refers to what is gone.
+TEST(TemporaryResult, MayBeIteratedOverAndKeptByReference) {
+  group<int, std::vector<std::string>> g;
+  const auto load = [] { return std::vector<std::string>(3, std::string(40, 'x')); };
+  std::size_t length = 0;
+  for (const std::string& s : *g.do_call(0, load)) length += s.size();
+  for (const std::string& s : g.do_call(0, load).value()) length += s.size();
+  const auto& kept = *g.do_call(0, load);
+  const auto& also = g.do_call(0, load).value();
+  EXPECT_EQ(length + kept.size() + also.size(), 246U);
+}
+
+static_assert(std::same_as<decltype(*std::declval<result<int>>()), int>);
+static_assert(std::same_as<decltype(*std::declval<result<int>&>()), const int&>);
+static_assert(std::same_as<decltype(*std::declval<const result<int>&>()), const int&>);
 
 }  // namespace

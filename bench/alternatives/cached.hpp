@@ -8,14 +8,14 @@
 
 namespace bench {
 
-/// An entry of a cache whose values live for no time: good only for who came before it was loaded,
-/// so that alternatives which coalesce by a cache and a second look answer as fresh as the others.
+/// An entry of a cache that serves only callers that came before it was loaded. So alternatives
+/// that coalesce by a cache and a second look-up give answers as fresh as the others.
 template <class Value>
 class cached {
  public:
   using clock = std::chrono::steady_clock;
 
-  /// Returns: the value, or null if it is older than the caller's coming.
+  /// Returns: the value, or null if it was loaded before the caller came.
   [[nodiscard]] const Value* for_caller_of(clock::time_point came) const {
     return value_ && loaded_ > came ? &*value_ : nullptr;
   }

@@ -8,14 +8,13 @@
 
 namespace bench {
 
-/// The order in which a call ends whose future is in a map.
+/// The order of the two steps that end a call: publish its result, erase its future from the map.
 enum class ending {
-  publish_first,  // as it is found everywhere: callers in between get the ended call again
+  publish_first,  // the usual code: a caller in between gets the ended call again
   erase_first,    // mended
 };
 
-/// Runs the loader, publishes what it gives and erases the call from its map, in that order or the
-/// other.
+/// Runs the loader, then publishes its result and erases the call from its map, in the given order.
 template <ending Order, class Value, class Fn, class Erase>
 void lead(std::promise<Value>& promise, Fn&& fn, const Erase& erase) {
   try {

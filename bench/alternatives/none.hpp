@@ -6,7 +6,7 @@
 
 namespace bench {
 
-/// No coalescing: everybody loads.
+/// No coalescing: every caller loads.
 template <class Key, class Value>
 class none {
  public:

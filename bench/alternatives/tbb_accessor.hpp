@@ -10,8 +10,8 @@
 
 namespace bench {
 
-/// oneTBB's map as a cache, the accessor held while loading. It is a spin lock: who waits for a
-/// load keeps a processor busy. Entries stay, as in a cache.
+/// oneTBB's map as a cache, the accessor held while loading. It is a spin lock: a caller
+/// that waits for a load keeps a processor busy. Entries stay, as in a cache.
 template <class Key, class Value>
 class tbb_accessor {
  public:

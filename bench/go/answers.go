@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// An answer says for which key it is, and the how manieth load of that key it was.
+// An answer has its key, and its number among the loads of that key.
 type answer struct{ key, number uint64 }
 
-// A tally is what became of the requests of one goroutine.
+// A tally counts the requests of one goroutine and their answers.
 type tally struct {
 	requests, fresh, loads float64
 	waits                  []time.Duration

@@ -46,7 +46,7 @@ func costRows() []row {
 	return rows
 }
 
-// unshared returns a call that nobody joins, for a key of 24 characters.
+// unshared returns a call without followers, for a key of 24 characters.
 func unshared(group *singleflight.Group, n int) func() {
 	key := fmt.Sprintf("template-details:en-GB:%d", n)
 	loaded := uint64(0)
@@ -82,7 +82,7 @@ func repeat(seconds time.Duration, call func()) (n int, spent time.Duration) {
 	return n, spent
 }
 
-// inParallel returns how many calls a second as many goroutines make, each for a key of its own.
+// inParallel returns how many calls a second the goroutines make, each for a key of its own.
 func inParallel(threads int, seconds time.Duration) float64 {
 	var group singleflight.Group
 	var done sync.WaitGroup

@@ -3,9 +3,9 @@
 // The same questions to Go's golang.org/x/sync/singleflight. Rows are named and counted as in the
 // C++ programs beside this folder, and printed in the shape of Google Benchmark's JSON.
 //
-// What differs: callers are goroutines, keys are strings always, and a sleep is as coarse as Go's
-// timers (with Go 1.19 on Linux, one of 1 ms takes up to 2 ms), so the rows with busy loaders are the
-// ones to compare.
+// The differences: callers are goroutines, keys are strings always, and a sleep is as coarse as
+// Go's timers (with Go 1.19 on Linux, one of 1 ms takes up to 2 ms), so the rows with busy loaders
+// are the ones to compare.
 package main
 
 import (

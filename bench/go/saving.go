@@ -50,14 +50,14 @@ func savingRows() []row {
 	return rows
 }
 
-// openLoop has 256 goroutines serve requests in the order of their coming, as saving_bench.cpp says.
+// openLoop has 256 goroutines serve requests in the order of arrival, as saving_bench.cpp says.
 func openLoop(keys int, rate float64, seconds time.Duration) counters {
 	random := rand.New(rand.NewSource(1))
-	comings := []time.Duration{}
+	arrivals := []time.Duration{}
 	for at := random.ExpFloat64() / rate; at < seconds.Seconds(); at += random.ExpFloat64() / rate {
-		comings = append(comings, time.Duration(at*float64(time.Second)))
+		arrivals = append(arrivals, time.Duration(at*float64(time.Second)))
 	}
-	wishes := zipfRequests(keys, len(comings), 1)
+	wishes := zipfRequests(keys, len(arrivals), 1)
 	j := newJudge(keys)
 	r := newResource()
 	const servers = 256
@@ -70,8 +70,8 @@ func openLoop(keys int, rate float64, seconds time.Duration) counters {
 		done.Add(1)
 		go func() {
 			defer done.Done()
-			for i := next.Add(1) - 1; i < int64(len(comings)); i = next.Add(1) - 1 {
-				since := began.Add(comings[i])
+			for i := next.Add(1) - 1; i < int64(len(arrivals)); i = next.Add(1) - 1 {
+				since := began.Add(arrivals[i])
 				time.Sleep(time.Until(since))
 				j.ask(wishes[i], since, r.query, &tallies[server])
 			}

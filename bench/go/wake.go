@@ -25,8 +25,8 @@ func wakeRows() []row {
 }
 
 // wake measures from the end of the loader until the last goroutine is back. The package does not
-// say who has joined, so the loader sleeps for a millisecond after all are about to; rounds in which
-// one came too late are left out.
+// say who has joined, so the loader sleeps for a millisecond after all are about to join; rounds in
+// which one came too late are left out.
 func wake(followers int, seconds time.Duration) counters {
 	var group singleflight.Group
 	lasts := []time.Duration{}

@@ -12,7 +12,7 @@
 
 namespace stampede {
 
-/// Stands for a cache server such as Redis, and for the network to it.
+/// Takes the place of a cache server such as Redis, and of the network to it.
 class cache {
  public:
   using clock = std::chrono::steady_clock;

@@ -24,7 +24,7 @@ class crew {
       for (std::size_t i = 0; i < size; ++i) {
         threads_.emplace_back([this, work] { run(work); });
       }
-    } catch (...) {  // no more threads to be had
+    } catch (...) {  // the system refuses another thread
       interrupted = true;
       join_all();
       throw;

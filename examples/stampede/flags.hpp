@@ -16,7 +16,7 @@
 namespace stampede {
 
 struct settings {
-  double rate = 0;  // 0: four times what the database answers, measured while the cache is warmed
+  double rate = 0;  // 0: four times the database's rate, measured while the cache is warmed
   double seconds = 2.5;
   double threads = 256;
   double templates = 5000;
@@ -24,7 +24,7 @@ struct settings {
   bool help = false;
 };
 
-/// A flag that cannot be obeyed; `what()` is the one line for the user.
+/// An unknown flag, or a flag with a wrong value; `what()` is the one line for the user.
 struct bad_flag : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

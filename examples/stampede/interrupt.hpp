@@ -7,8 +7,8 @@
 
 namespace stampede {
 
-/// Set by Ctrl-C, or by the first thread that fails: everybody finishes the request at hand and
-/// returns, so that main() can clean up.
+/// Set by Ctrl-C, or by the first thread that fails: every thread finishes its request and returns,
+/// so that main() can clean up.
 inline std::atomic<bool> interrupted = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may touch nothing else");
 

@@ -13,8 +13,8 @@
 #include <unistd.h>
 #endif
 
-#include "connection_pool.hpp"
 #include "open_loop.hpp"
+#include "template_store.hpp"
 #include "text.hpp"
 
 namespace stampede {
@@ -34,17 +34,17 @@ struct sample {
   double left_over = 0;  // requests a second by which the queue grew
 };
 
-/// Watches an act: prints a line that is kept up to date, and takes the samples for the picture.
+/// Watches an act: updates a line on the screen, and takes the samples for the picture.
 class live_view {
  public:
-  live_view(const connection_pool& database, seconds sample_interval)
+  live_view(const store_pool& database, seconds sample_interval)
       : database_(database), sample_interval_(sample_interval) {}
 
   void operator()(const progress& now) {
-    const pool_figures figures = database_.figures();
+    const examples::pool_stats figures = database_.stats();
     if (now.elapsed >= next_sample_) {
       take_sample(now, figures.done);
-      while (next_sample_ <= now.elapsed) next_sample_ += sample_interval_;  // it may come late
+      while (next_sample_ <= now.elapsed) next_sample_ += sample_interval_;  // this may be late
     }
     if (now.elapsed - printed_ >= print_interval_) print(now, figures);
   }
@@ -55,7 +55,7 @@ class live_view {
         "connection). queue: requests no thread has taken yet (how long the oldest has waited).");
   }
 
-  /// Leaves the line that has been kept up to date.
+  /// Ends the line that has been updated.
   void finish() const {
     if (on_terminal_) std::puts("");
   }
@@ -73,18 +73,18 @@ class live_view {
     sampled_done_ = done;
   }
 
-  void print(const progress& now, const pool_figures& figures) {
+  void print(const progress& now, const examples::pool_stats& figures) {
     const std::string oldest = now.queued > 0 ? " (" + duration(now.oldest) + ")" : "";
-    const std::string line = decimal(now.elapsed.count(), 1) + " s  answered " +
-                             grouped(now.answered) + "/" + grouped(now.due) + "  queries " +
-                             grouped(figures.done) + " (" + grouped(figures.asked) +
-                             " open)  queue " + grouped(now.queued) + oldest;
+    const std::string line =
+        decimal(now.elapsed.count(), 1) + " s  answered " + grouped(now.answered) + "/" +
+        grouped(now.due) + "  queries " + grouped(figures.done) + " (" +
+        grouped(figures.in_use + figures.waiting) + " open)  queue " + grouped(now.queued) + oldest;
     std::printf(on_terminal_ ? "\r%-79s" : "%s\n", line.c_str());  // 80 columns at most
     std::fflush(stdout);
     printed_ = now.elapsed;
   }
 
-  const connection_pool& database_;
+  const store_pool& database_;
   const seconds sample_interval_;
   const bool on_terminal_ = stdout_is_terminal();
   const seconds print_interval_{on_terminal_ ? 0.1 : 1.0};

@@ -21,7 +21,7 @@ namespace stampede {
 using clock = std::chrono::steady_clock;
 using seconds = std::chrono::duration<double>;
 
-/// How far an open loop has come.
+/// The progress of an open loop.
 struct progress {
   seconds elapsed{};         // since the first request was due
   std::size_t due = 0;       // requests that have arrived
@@ -30,7 +30,7 @@ struct progress {
   seconds oldest{};          // how long the first of the queue has waited
 };
 
-/// What became of a request.
+/// The outcome of a request.
 struct outcome {
   seconds waited{-1};     // from its arrival to its answer, or to the moment it was given up
   bool answered = false;  // false: it was given up before any thread had taken it
@@ -41,8 +41,8 @@ struct outcome {
 /// not from when a thread was free to take it, which would leave out the worst part of the wait.
 class open_loop {
  public:
-  /// After the last arrival the threads go on with the queue for so long. So every request that is
-  /// given up has waited at least that long, and no act burdens the next one.
+  /// The time for which the threads go on with the queue after the last arrival. So every request
+  /// that is given up has waited at least that long, and no act delays the next one.
   static constexpr seconds grace{1};
 
   /// Request i asks for ids[i]; `ids` must outlive the loop.
@@ -50,11 +50,11 @@ class open_loop {
       : ids_(ids), rate_(rate), outcomes_(ids.size()) {}
 
   /// Serves all requests with `serve(id)` on `threads` threads, and calls `watch(progress)` on this
-  /// thread all along.
+  /// thread until all have ended.
   template <class Serve, class Watch>
   void run(std::size_t threads, const Serve& serve, Watch& watch) {
     using namespace std::chrono_literals;
-    start_ = clock::now() + 100ms;  // by then the threads are there
+    start_ = clock::now() + 100ms;  // by then the threads have started
     crew workers(threads, [this, &serve] { work(serve); });
     std::this_thread::sleep_until(start_);
     while (!workers.done()) {
@@ -90,7 +90,7 @@ class open_loop {
     }
   }
 
-  /// In slices, so that an interruption is noticed.
+  /// Sleeps in slices, so that an interruption is noticed.
   static void wait_until(clock::time_point when) {
     for (auto now = clock::now(); now < when && !interrupted; now = clock::now()) {
       std::this_thread::sleep_until(std::min(when, now + std::chrono::milliseconds(50)));
@@ -99,7 +99,7 @@ class open_loop {
 
   [[nodiscard]] progress current_progress() const {
     progress now;
-    now.answered = answered_;  // before the clock is read, so that it is no more than are due
+    now.answered = answered_;  // read before the clock, so that it is at most `due`
     now.elapsed = clock::now() - start_;
     now.due = std::min(ids_.size(), static_cast<std::size_t>(now.elapsed.count() * rate_) + 1);
     if (const std::size_t next = next_; next < now.due) {

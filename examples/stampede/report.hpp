@@ -13,15 +13,15 @@
 #include <utility>
 #include <vector>
 
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
 #include "live_view.hpp"
 #include "open_loop.hpp"
 #include "text.hpp"
 
 namespace stampede {
 
-/// A percentile of the latencies. Of a request that was given up, it is only known that it waited
-/// longer than it had when it was.
+/// A percentile of the latencies. The latency of a request that was given up is unknown: it is
+/// longer than its wait until then.
 struct percentile {
   seconds latency{};
   bool longer = false;  // the true value is above `latency`, or equal
@@ -49,7 +49,7 @@ inline percentile find_percentile(std::vector<outcome>& outcomes, double share) 
 }
 
 inline act_report make_report(std::string name, std::vector<outcome> outcomes,
-                              const pool_figures& figures, std::vector<sample> samples) {
+                              const examples::pool_stats& figures, std::vector<sample> samples) {
   act_report report;
   report.name = std::move(name);
   report.requests = outcomes.size();

@@ -6,29 +6,28 @@
 #include <singleflight/group.hpp>
 
 #include "cache.hpp"
-#include "connection_pool.hpp"
 #include "template_store.hpp"
 
 namespace stampede {
 
-/// What this example is about: the same read-through cache, without and with singleflight.
+/// The core of this example: the same read-through cache, without and with singleflight.
 class template_service {
  public:
-  template_service(connection_pool& database, cache& front) : database_(database), cache_(front) {}
+  template_service(store_pool& database, cache& front) : database_(database), cache_(front) {}
 
-  /// Whoever misses queries the database, also when a hundred others do so for the same id.
+  /// Every caller that misses queries the database, even if a hundred others do so for the same id.
   template_details get_alone(template_id id) {
     if (auto hit = cache_.find(id)) return *hit;
     return query(id);
   }
 
-  /// Of those who miss at the same time for the same id, one queries the database.
+  /// Of the callers that miss the same id at the same time, one queries the database.
   template_details get_coalesced(template_id id) {
     if (auto hit = cache_.find(id)) return *hit;
     return flights_.do_call(id, [&] {
       // A group is no cache: once a call has ended, the next caller starts another. This caller may
-      // have missed just before a call ended that filled the cache, and have come here just after.
-      // Without a second look it would load again what has been in the cache for a microsecond.
+      // have missed just before another call filled the cache, and have come here just after that
+      // call ended. Without a second look-up it would load a value that is in the cache already.
       if (auto hit = cache_.find(id)) return *hit;
       return query(id);
     });
@@ -37,12 +36,13 @@ class template_service {
  private:
   template_details query(template_id id) {
     using namespace std::chrono_literals;
-    template_details details = database_.load(id);
+    template_details details =
+        database_.with_connection([&](store_connection& open) { return open.load(id); });
     cache_.put(id, details, 30s);
     return details;
   }
 
-  connection_pool& database_;
+  store_pool& database_;
   cache& cache_;
   singleflight::group<template_id, template_details> flights_;
 };

@@ -8,11 +8,14 @@
 #include <stdexcept>
 #include <string>
 
-#include "sqlite.hpp"
+#include "../common/connection_pool.hpp"
+#include "../common/sqlite.hpp"
 
 namespace stampede {
 
-using template_id = std::uint32_t;  // 1, 2, ...: the lower, the more often asked for
+namespace sqlite = examples::sqlite;
+
+using template_id = std::uint32_t;  // 1, 2, ...: lower ids are requested more often
 
 struct template_details {
   template_id id = 0;
@@ -76,12 +79,14 @@ inline void create_store(const std::string& path, std::int64_t templates, std::m
   database.execute("COMMIT");
 }
 
-/// One connection to the store, and the query on it that everything here is about: 1,200 fragments
-/// in order, each in the reader's language if there is such a text, else in English.
+/// A connection to the store, with the query of this example: 1,200 fragments in order, each in the
+/// reader's language if there is such a text, else in English.
 class store_connection {
  public:
   explicit store_connection(const std::string& path)
       : database_(path, SQLITE_OPEN_READONLY), assemble_(database_, assemble_sql) {}
+
+  [[nodiscard]] static bool usable() noexcept { return true; }
 
   template_details load(template_id id) {
     assemble_.bind(std::int64_t{id}, "de");
@@ -108,6 +113,10 @@ class store_connection {
   sqlite::connection database_;
   sqlite::statement assemble_;
 };
+
+/// The database as the application sees it: as many queries at once as there are connections; the
+/// others wait until one is free.
+using store_pool = examples::connection_pool<store_connection>;
 
 }  // namespace stampede
 

@@ -17,7 +17,7 @@ struct cache_stats {
   bool up = true;
 };
 
-/// Keeps answers for a while. One that is down is an empty one: it fails no request.
+/// Keeps answers for a while. A cache that is down behaves like an empty one: no request fails.
 class cache {
  public:
   cache() = default;
@@ -32,7 +32,7 @@ class cache {
   [[nodiscard]] virtual cache_stats stats() const { return {.hits = hits_, .misses = misses_}; }
 
  protected:
-  /// Returns: what was found, counted.
+  /// Counts the hit or miss. Returns: its argument.
   details_json counted(details_json found) noexcept {
     ++(found == nullptr ? misses_ : hits_);
     return found;

@@ -19,7 +19,7 @@
 namespace template_service {
 
 /// Keeps requests away from a server that does not answer. The first failure opens it; from then on
-/// a thread of its own asks whether the server is back, so that no request pays for finding out.
+/// its own thread asks whether the server is back, so that no request has to.
 class circuit_breaker {
  public:
   /// The time between two failures; a failure says in which one its attempt began.
@@ -89,7 +89,7 @@ class circuit_breaker {
       probe_();
       return true;
     } catch (const std::exception&) {
-      return false;  // why has been said when it opened
+      return false;  // the reason is in the log since it opened
     }
   }
 

@@ -56,8 +56,8 @@ class http_server {
     return port;
   }
 
-  /// Sends clients away, goes on for a while so that they can leave, and stops when every request has
-  /// been answered.
+  /// Asks clients to close their connections, gives them some time for it, and stops when every
+  /// request has been answered.
   void drain() {
     draining_ = true;
     std::this_thread::sleep_for(how_.drain);
@@ -71,7 +71,8 @@ class http_server {
                 [this](const httplib::Request& request, httplib::Response& response) {
                   const auto start = std::chrono::steady_clock::now();
                   answer_details(request, response);
-                  metrics_.count_request(response.status, std::chrono::steady_clock::now() - start);
+                  metrics_.count_request(response.status);
+                  metrics_.time_request(std::chrono::steady_clock::now() - start);
                 });
     server_.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) {
       if (draining_) return fail(response, 503, "draining");
@@ -83,8 +84,12 @@ class http_server {
     server_.set_post_routing_handler([this](const httplib::Request&, httplib::Response& response) {
       if (draining_) response.set_header("Connection", "close");
     });
-    server_.set_error_handler([](const httplib::Request&, httplib::Response& response) {
-      if (response.body.empty()) fail(response, response.status, "there is nothing here");
+    // Called for every answer from 400 on. Without a text it is of httplib itself, and no handler has
+    // counted it.
+    server_.set_error_handler([this](const httplib::Request&, httplib::Response& response) {
+      if (!response.body.empty()) return;
+      metrics_.count_request(response.status);
+      fail(response, response.status, reason_of(response.status));
     });
   }
 
@@ -97,7 +102,7 @@ class http_server {
       response.set_content(*details, json_type);
     } catch (const bad_request& error) {
       fail(response, 400, error.what());
-    } catch (const store_unavailable&) {  // the log has the reason, which is nobody else's business
+    } catch (const store_unavailable&) {  // the reason is in the log only: clients need not know it
       fail_for_now(response, "the store cannot answer");
     } catch (const singleflight::call_error&) {
       fail_for_now(response, "the store takes too long");
@@ -119,6 +124,24 @@ class http_server {
     if (language != "en" && language != "de") throw bad_request("locale must be en or de");
     key.language = language == "de" ? locale::de : locale::en;
     return key;
+  }
+
+  /// Returns: what was wrong with a request that httplib has refused.
+  static std::string reason_of(int status) {
+    switch (status) {
+      case 400:
+        return "this is no valid HTTP request, or none that the service answers";
+      case 404:
+        return "there is nothing here";
+      case 413:
+        return "the request is too long";
+      case 414:
+        return "the address is too long";
+      case 416:
+        return "this range cannot be served";
+      default:
+        return "the request was refused with status " + std::to_string(status);
+    }
   }
 
   static void fail(httplib::Response& response, int status, const std::string& reason) {

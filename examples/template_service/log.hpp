@@ -32,7 +32,7 @@ inline std::string timestamp() {
 inline void log(const char* level, const std::string& event, const log_fields& fields) {
   log_fields line{{"time", timestamp()}, {"level", level}, {"event", event}};
   line.update(fields);
-  // What a server says of itself need not be UTF-8, and a line must not be torn: one write.
+  // An error text of a server may not be UTF-8. One write, so that lines are not mixed up.
   const std::string text = line.dump(-1, ' ', false, log_fields::error_handler_t::replace) + '\n';
   std::fwrite(text.data(), 1, text.size(), stderr);
 }

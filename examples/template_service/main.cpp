@@ -2,7 +2,7 @@
 
 // A service as shops run it: templates are in a database, a cache is in front of it, and when that
 // fails, identical requests share one query. Start reading at template_reader.hpp, the dozen lines
-// that this is about.
+// that matter.
 
 #include <mysql.h>
 #include <unistd.h>
@@ -39,7 +39,7 @@ std::unique_ptr<store> make_store(const settings& chosen) {
   return std::make_unique<sqlite_store>(chosen.store_access, chosen.templates);
 }
 
-/// SIGTERM and SIGINT, kept from every thread, so that the main thread can wait for them.
+/// Blocks SIGTERM and SIGINT in every thread, so that the main thread can wait for them.
 class stop_signals {
  public:
   stop_signals() {
@@ -77,7 +77,7 @@ void serve(const settings& chosen, const stop_signals& stop, store& back) {
 
 void run(const settings& chosen) {
   const stop_signals stop;
-  std::signal(SIGPIPE, SIG_IGN);  // a connection that broke is an error like any other
+  std::signal(SIGPIPE, SIG_IGN);  // a broken connection is reported by write()
   const std::unique_ptr<store> back = make_store(chosen);
   if (!chosen.fill) return serve(chosen, stop, *back);
   back->fill(chosen.templates);

@@ -14,7 +14,8 @@
 #include <string>
 #include <string_view>
 
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
+#include "quiet_socket.hpp"
 #include "schema.hpp"
 #include "settings.hpp"
 #include "store.hpp"
@@ -48,8 +49,8 @@ class mariadb_connection {
     check(mysql_real_query(handle_.get(), sql.data(), sql.size()) == 0);
   }
 
-  /// The comment lets the database's own logs say which process asked for what. Nothing in the text
-  /// comes from outside as text.
+  /// The SQL comment tells in the database's logs which process asked for what. The text contains
+  /// no strings from outside, only numbers and a name of ours.
   std::optional<template_row> load(const template_key& key) {
     const std::string id = std::to_string(key.id);
     const std::string language = name(key.language);
@@ -118,15 +119,15 @@ class mariadb_store final : public store {
     create_and_fill([&](const std::string& sql) { connection->execute(sql); }, templates);
   }
 
-  [[nodiscard]] pool_stats connections() const override { return pool_.stats(); }
+  [[nodiscard]] examples::pool_stats connections() const override { return pool_.stats(); }
 
  private:
   std::optional<template_row> query(const template_key& key) override {
     return pool_.with_connection([&](mariadb_connection& mariadb) { return mariadb.load(key); });
   }
 
-  const connection_pool<mariadb_connection>::connect_function connect_;
-  connection_pool<mariadb_connection> pool_;
+  const examples::connection_pool<mariadb_connection>::connect_function connect_;
+  examples::connection_pool<mariadb_connection> pool_;
 };
 
 }  // namespace template_service

@@ -15,9 +15,10 @@
 #include <string>
 #include <utility>
 
+#include "../common/connection_pool.hpp"
 #include "cache.hpp"
 #include "circuit_breaker.hpp"
-#include "connection_pool.hpp"
+#include "quiet_socket.hpp"
 #include "settings.hpp"
 #include "template.hpp"
 
@@ -73,14 +74,14 @@ class redis_connection {
   std::unique_ptr<redisContext, free_context> context_;
 };
 
-/// A cache that all processes share. Redis is given little time to answer, and after one failure it
-/// is left alone until it is back: threads that wait for a dead cache are missing where work is.
+/// A cache that all processes share. Redis has little time to answer, and after one failure no
+/// request asks it until it is back: threads that wait for a dead cache could do other work.
 class redis_cache final : public cache {
  public:
   explicit redis_cache(const redis_settings& server)
       : pool_(server.connections, server.timeout,
               [this, server] {
-                // Who has waited for a place may find that Redis is down since.
+                // Redis may have gone down while this caller waited for a connection.
                 if (breaker_.open()) throw redis_error("down");
                 return std::make_unique<redis_connection>(server);
               }),
@@ -108,7 +109,7 @@ class redis_cache final : public cache {
     return all;
   }
 
-  [[nodiscard]] pool_stats connections() const { return pool_.stats(); }
+  [[nodiscard]] examples::pool_stats connections() const { return pool_.stats(); }
 
  private:
   static std::string name_of(const template_key& key) {
@@ -127,12 +128,13 @@ class redis_cache final : public cache {
       });
     } catch (const redis_error& error) {
       if (breaker_.trip(*began, error.what())) pool_.close_idle();
-    } catch (const pool_exhausted&) {  // crowded, or hanging: then those who have one will say so
+    } catch (const examples::pool_exhausted&) {
+      // Too many callers, or Redis hangs: then the callers that have a connection trip the breaker.
     }
     return false;
   }
 
-  connection_pool<redis_connection> pool_;
+  examples::connection_pool<redis_connection> pool_;
   std::atomic<std::uint64_t> unavailable_ = 0;
   circuit_breaker breaker_;
 };

@@ -9,8 +9,8 @@
 #include <optional>
 #include <string>
 
-#include "../stampede/sqlite.hpp"
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
+#include "../common/sqlite.hpp"
 #include "schema.hpp"
 #include "settings.hpp"
 #include "store.hpp"
@@ -56,11 +56,11 @@ class sqlite_connection {
       ORDER BY part.position, piece.position)
     GROUP BY version)";
 
-  stampede::sqlite::connection database_;
-  stampede::sqlite::statement assemble_;
+  examples::sqlite::connection database_;
+  examples::sqlite::statement assemble_;
 };
 
-/// The store that a service alone has: by default in memory, gone when the process ends.
+/// A store for a single process: by default in memory, and lost when the process ends.
 class sqlite_store final : public store {
  public:
   sqlite_store(const store_settings& access, std::uint32_t templates)
@@ -74,7 +74,7 @@ class sqlite_store final : public store {
     create_and_fill([&](const std::string& sql) { owner_.execute(sql.c_str()); }, templates);
   }
 
-  [[nodiscard]] pool_stats connections() const override { return pool_.stats(); }
+  [[nodiscard]] examples::pool_stats connections() const override { return pool_.stats(); }
 
  private:
   std::optional<template_row> query(const template_key& key) override {
@@ -82,13 +82,13 @@ class sqlite_store final : public store {
   }
 
   bool is_new() {
-    stampede::sqlite::statement tables(
+    examples::sqlite::statement tables(
         owner_, "SELECT count(*) FROM sqlite_master WHERE name = 'fragment_text'");
     return tables.step() && tables.integer(0) == 0;
   }
 
-  stampede::sqlite::connection owner_;  // what is in memory lives as long as a connection to it
-  connection_pool<sqlite_connection> pool_;
+  examples::sqlite::connection owner_;  // an in-memory database lives as long as a connection to it
+  examples::connection_pool<sqlite_connection> pool_;
 };
 
 }  // namespace template_service

@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "connection_pool.hpp"
+#include "../common/connection_pool.hpp"
 #include "log.hpp"
 #include "template.hpp"
 
@@ -34,10 +34,10 @@ struct template_row {
 struct store_stats {
   std::uint64_t answered = 0;
   std::uint64_t failed = 0;
-  double seconds = 0;  // that the answered queries took, waiting for a connection included
+  double seconds = 0;  // taken by the answered queries, waiting for a connection included
 };
 
-/// Where the templates are. The log says when it goes down and when it is up again, not each failure.
+/// The templates. The log says when the store goes down and when it is up again, not each failure.
 class store {
  public:
   store() = default;
@@ -45,7 +45,7 @@ class store {
   store& operator=(const store&) = delete;
   virtual ~store() = default;
 
-  /// Makes the tables anew, with templates 1 to `templates`.
+  /// Drops the tables and creates new ones, with templates 1 to `templates`.
   virtual void fill(std::uint32_t templates) = 0;
 
   /// Returns: null if there is no such template.
@@ -56,7 +56,7 @@ class store {
       const std::optional<template_row> row = query(key);
       count_answer(std::chrono::steady_clock::now() - start);
       return row ? as_json(key, *row) : nullptr;
-    } catch (const pool_exhausted& error) {  // overloaded, which is neither up nor down
+    } catch (const examples::pool_exhausted& error) {  // overloaded, which is neither up nor down
       ++failed_;
       throw store_unavailable(error.what());
     } catch (const std::exception& error) {
@@ -68,7 +68,7 @@ class store {
   [[nodiscard]] store_stats stats() const {
     return {answered_, failed_, static_cast<double>(nanoseconds_) / 1e9};
   }
-  [[nodiscard]] virtual pool_stats connections() const = 0;
+  [[nodiscard]] virtual examples::pool_stats connections() const = 0;
 
  private:
   virtual std::optional<template_row> query(const template_key& key) = 0;

@@ -14,8 +14,8 @@ enum class locale : std::uint8_t { en, de };
 
 inline const char* name(locale language) noexcept { return language == locale::de ? "de" : "en"; }
 
-/// All that an answer depends on, and so the key of the cache and of the group. What is left out here
-/// would be answered with somebody else's answer.
+/// Everything that an answer depends on: the key of the cache and of the group. If a field were
+/// missing, a caller could get the answer to another request.
 struct template_key {
   std::uint32_t id = 0;
   locale language = locale::en;
@@ -23,7 +23,8 @@ struct template_key {
   bool operator==(const template_key&) const = default;
 };
 
-/// The answer to a request as JSON, shared by all who wait for it; null if there is no such template.
+/// The answer to a request as JSON, shared by all callers that wait for it; null if there is no
+/// such template.
 using details_json = std::shared_ptr<const std::string>;
 
 }  // namespace template_service

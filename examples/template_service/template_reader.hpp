@@ -13,8 +13,8 @@
 
 namespace template_service {
 
-/// What this example is about: reads through the cache, and of those who miss at the same time for
-/// the same key, one queries the store.
+/// The core of this example: it reads through the cache, and of the callers that miss the same key
+/// at the same time, one queries the store.
 class template_reader {
  public:
   template_reader(const read_settings& how, cache& front, store& back)
@@ -27,8 +27,8 @@ class template_reader {
     if (!how_.coalesce) return load(key);
     const auto deadline = std::chrono::steady_clock::now() + how_.deadline;
     return flights_.do_call(key, {.deadline = deadline, .attempts = 2}, [&] {
-      // This caller may have missed just before a call ended that filled the cache, and have come
-      // here just after.
+      // This caller may have missed just before another call filled the cache, and have come here
+      // just after that call ended.
       if (auto hit = cache_.find(key)) return hit;
       return load(key);
     });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Compiles, with the same include path: else the failures beside it would mean nothing.
+// Must compile, with the same include path: else the failures of the other files would mean
+// nothing.
 #include <memory>
 #include <singleflight/group.hpp>
 #include <string>

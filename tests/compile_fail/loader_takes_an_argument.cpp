@@ -3,5 +3,5 @@
 #include <singleflight/group.hpp>
 
 void load(singleflight::group<int, int>& g) {
-  (void)g.do_call(1, [](int key) { return key; });
+  (void)g.do_call(1, [](int key, int other) { return key + other; });
 }

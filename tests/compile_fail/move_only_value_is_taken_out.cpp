@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: (use of|invokes a) deleted function
+// expect: deleted function
 #include <memory>
 #include <singleflight/group.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the pretty-printer's test looks at: groups with known calls in flight.
+// The program for the test of the pretty-printer: groups with known calls in flight.
 #include <chrono>
 #include <iostream>
 #include <latch>
@@ -14,9 +14,9 @@ namespace {
 using numbers = singleflight::group<int, int>;
 using texts = singleflight::group<std::string, void>;
 
-// Where gdb stops.
-[[gnu::noinline]] void everybody_waits(numbers& by_number, texts& by_text,
-                                       singleflight::result<int>& led) {
+// gdb stops here.
+[[gnu::noinline]] void all_callers_wait(numbers& by_number, texts& by_text,
+                                        singleflight::result<int>& led) {
   std::cout << by_number.stats().waiting + by_text.stats().waiting << " wait, " << *led << '\n';
 }
 
@@ -48,7 +48,7 @@ int main() {
     by_text.do_call("welcome", {.deadline = deadline}, [] {});
   });
   while (by_number.stats().waiting < 2 || by_text.stats().waiting < 1) std::this_thread::yield();
-  everybody_waits(by_number, by_text, led);
+  all_callers_wait(by_number, by_text, led);
   over.count_down();
   for (std::thread& thread : threads) thread.join();
 }

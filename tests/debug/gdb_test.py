@@ -33,7 +33,7 @@ def main():
     program, with_text = sys.argv[1], "without-text" not in sys.argv[2:]
     if shutil.which("gdb") is None:
         skip("there is no gdb")
-    commands = [f"source {PRINTER}", "set print frame-arguments none", "break everybody_waits", "run",
+    commands = [f"source {PRINTER}", "set print frame-arguments none", "break all_callers_wait", "run",
                 *(f"print {name}" for name in EXPECTED), "kill"]
     gdb = subprocess.run(["gdb", "-nx", "-batch", *(word for c in commands for word in ("-ex", c)), program],
                          capture_output=True, text=True, timeout=120)

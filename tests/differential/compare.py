@@ -5,7 +5,7 @@ the intended differences, each of which must occur."""
 import re
 import sys
 
-# What Go prints, what C++ prints in its place, and why.
+# The intended differences: the output of Go, the output of C++ in its place, and the reason.
 INTENDED = [
     (r"(caller \d+: error \d+) (?:shared|alone)", r"\1",
      "Go returns an error beside the shared flag; an exception comes alone"),

@@ -64,7 +64,8 @@ struct caller {
 
 std::string number(const char* what, int n) { return what + (" " + std::to_string(n)); }
 
-/// Returns: what `get` returns or throws. The forced unwinding of a thread passes.
+/// Returns: the value or the exception of `get`, as text. Lets the forced unwinding of a thread
+/// pass.
 template <class Get>
 std::string answer_of(const Get& get) {
   try {
@@ -148,7 +149,7 @@ class replay {
   std::map<int, std::set<int>> members_;  // leader → callers of its call
 };
 
-/// Two steps that nothing orders. Returns: what came of them.
+/// Runs two steps in no order. Returns: their outcome.
 std::string race_once(const std::string& what, unsigned delay) {
   group g;
   std::atomic<bool> held_runs = false;
@@ -199,7 +200,7 @@ std::string race_once(const std::string& what, unsigned delay) {
   return held_answer + " | " + second_answer;
 }
 
-/// Repeats a race until it has had `outcomes` different ends, and at least 500 times.
+/// Repeats a race until it has had `outcomes` different outcomes, and at least 500 times.
 void race(const std::string& what, std::size_t outcomes) {
   std::set<std::string> seen;
   for (unsigned i = 0; i < 500 || (seen.size() < outcomes && i < 200'000); ++i) {

@@ -23,7 +23,7 @@ def await_that(condition, what):
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"waited a minute in vain for: {what}")
+            raise AssertionError(f"waited a minute for: {what}")
         time.sleep(0.005)
 
 
@@ -60,10 +60,10 @@ class Client:
         self.service = service
         self._host, self._port = service.url.removeprefix("http://").split(":")
 
-    def get(self, path):
+    def get(self, path, method="GET"):
         with contextlib.closing(http.client.HTTPConnection(self._host, int(self._port),
                                                            timeout=PATIENCE)) as connection:
-            connection.request("GET", path)
+            connection.request(method, path)
             return Answer(connection.getresponse())
 
     def details(self, template, locale="en"):

@@ -12,7 +12,7 @@ import unittest
 from processes import Service
 from servers import PROGRAM, TEMPLATES, Client, Crowd, EndToEnd, WithServers, await_that
 
-# For tests that hold a query for as long as they like.
+# For tests that hold a query until they release it.
 PATIENT = ("--deadline-ms=60000", "--max-age-ms=60000", "--store-timeout-s=60",
            "--store-patience-ms=60000")
 
@@ -52,9 +52,16 @@ class Requests(EndToEnd):
                 wanted = "locale must be en or de" if "locale" in query else bad_id
                 self.assertEqual(answer.json, {"error": wanted})
 
-    def test_another_path_is_not_found(self):
-        answer = self.client.get("/template-detail")
-        self.assertEqual((answer.status, "error" in answer.json), (404, True))
+    def test_what_no_handler_sees_is_refused_with_a_reason_of_its_own_and_counted(self):
+        for status, reason, path, method in (
+                (404, "there is nothing here", "/template-detail", "GET"),
+                (414, "the address is too long", "/template-details?id=" + 9_000 * "7", "GET"),
+                (400, "this is no valid HTTP request, or none that the service answers", "/template-details?id=1",
+                 "BREW")):
+            with self.subTest(status=status):
+                answer = self.client.get(path, method)
+                self.assertEqual((answer.status, answer.json), (status, {"error": reason}))
+                self.assertEqual(self.client.metrics()[f'template_http_requests_total{{code="{status}"}}'], 1)
 
     def test_it_says_that_it_is_well(self):
         answer = self.client.get("/healthz")
@@ -253,7 +260,7 @@ class Draining(WithServers):
             while not over.is_set():
                 try:
                     statuses.append(client.details(7).status)
-                except ConnectionError:  # nobody listens any more
+                except ConnectionError:  # the server has closed its socket
                     return
                 except http.client.HTTPException as torn:
                     statuses.append(torn)

@@ -118,9 +118,9 @@ class EveryUse : public testing::TestWithParam<tested_fault> {
   /// Fails each use of `where` in turn until there is none left to fail. Returns: how many there are.
   static std::size_t fail_each(point where, clock::duration patience) {
     for (std::size_t nth = 1;; ++nth) {
-      const auto allocations = support::live_allocations.load();
+      const auto memory = support::live_bytes.load();
       const std::size_t failures = fail(where, nth, patience);
-      EXPECT_EQ(support::live_allocations, allocations) << name(where) << " " << nth;
+      EXPECT_EQ(support::live_bytes, memory) << name(where) << " " << nth;
       if (failures == 0 || HasFailure()) return nth - 1;
       injected += failures;
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// libFuzzer on the explorer of tests/schedules: an input says what a few threads do, and who goes on
-// at each scheduling point. The same oracles judge each execution.
+// libFuzzer on the explorer of tests/schedules: an input says what a few threads do, and which
+// thread goes on at each scheduling point. The same oracles judge each execution.
 //
 // Byte 0 picks the group, byte 1 the number of threads and of their operations. Each operation is
-// two bytes: what, and on which key with which options. What is left is the schedule.
+// two bytes: its kind, then its key and options. The rest of the input is the schedule.
 
 #include <array>
 #include <chrono>
@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "allocations.hpp"
+#include "../replaced_new.hpp"
 #include "search.hpp"
 #include "world.hpp"
 
@@ -43,7 +43,8 @@ class bytes {
   std::span<const std::uint8_t> rest_;
 };
 
-/// Takes a byte at each point where several threads could go on. Past the end nobody is preempted.
+/// Takes a byte at each point where several threads could go on. Past the end no thread is
+/// preempted.
 class by_bytes : public strategy {
  public:
   explicit by_bytes(bytes& from) : from_(from) {}
@@ -77,7 +78,7 @@ struct operation {
   unsigned how;
 };
 
-/// An operation's options: whose stop request, which deadline, what its loader is like.
+/// An operation's options: its stop token, its deadline, the kind of its loader.
 [[nodiscard]] how manner_of(unsigned byte, const std::array<std::stop_source*, 2>& sources) {
   how h;
   h.loader_takes_token = (byte & 4U) != 0;
@@ -153,7 +154,7 @@ extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static auto* const threads = new scheduler(report);
   threads->trace(std::getenv("SCHEDULE_TRACE") != nullptr);
-  const std::ptrdiff_t blocks_before = blocks_alive();
+  const std::int64_t memory_before = support::live_bytes;
   {
     bytes input({data, size});
     world w(*threads, plan_of(input.next()));
@@ -162,6 +163,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     w.run(decides);
     w.judge();
   }
-  if (blocks_alive() != blocks_before) report("there is memory left", threads->choices());
+  if (support::live_bytes != memory_before) report("there is memory left", threads->choices());
   return 0;
 }

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
-// The protocol of include/singleflight in Promela, for SPIN. Read it beside group.hpp and
-// detail/call_map.hpp: what has the same name is the same thing.
+// The protocol of include/singleflight in Promela, for SPIN. Read it beside group.hpp and, in detail,
+// call_map.hpp, lead.hpp, follow.hpp and wait_graph.hpp: what has the same name is the same thing.
+// Those names are listed here, and `run --check` looks for each of them in the headers; a comment may
+// use others of the headers, too.
+//
+// Names of the headers:
+//   call, shared_state, call_handle, key, listed, interested, ended, handed_out, future, leader,
+//   watched, stoppable, published_, running, withdrawal, on_stop, is_nested, stoppable_wait,
+//   find, list, begin, supersede, request_stop, make_ticket, add_follower, remove_interest, end,
+//   connect, enter, lead, announce, block, block_until, wait, join, take_leave, forget, max_age,
+//   max_waiters
 //
 // A step (an `atomic` or `d_step`) is one critical section of the headers, or one publication. What
 // the headers guard by a mutex they touch under it alone, so nothing can come in between. A delay
@@ -47,7 +56,10 @@ hidden byte stopped_once;               // 5
 hidden byte stopped_only_unwanted;      // 5
 hidden byte unlists_only_itself;        // 6
 hidden byte joins_no_dismissed_call;    // 6, 9: forgotten, superseded
+hidden byte closes_no_circle;           // 8: nobody waits, with a deadline or without, for itself
 hidden byte refused_only_in_a_circle;   // 8
+hidden byte awake_without_an_edge;      // 8: what a thread does next may be user code
+hidden byte not_superseded_by_itself;   // 9: no loader begins its own call anew
 hidden byte touches_no_gone_call;       // a call lives in its leader's frame
 hidden byte touches_no_ended_books;     // from its end on, a call is its leader's alone
 hidden byte nothing_is_left;            // when all have returned
@@ -61,7 +73,7 @@ typedef call {
   unsigned interested : 3;
   bool ended;     // and so is handle->running null
   bool failed;    // the loader threw
-  bool shared;    // somebody has prepared to wait
+  bool handed_out;          // somebody waits, or has waited
   unsigned future : 4;      // whose result is in it, plus 1; 0: not ready
   unsigned holders : 3;     // of the future
   bool leader;    // handle->leader is set
@@ -84,6 +96,12 @@ byte returned_threads;           // threads whose callers have all returned
 
 hidden byte i, found, at;
 hidden byte circle;
+
+// How a follower waits. One with a stop token that nobody uses must be woken by the call's end.
+#define to_the_end 0
+#define until_deadline 1
+#define until_stop 2
+#define with_a_token 3
 
 #define leader_of(c) ((c) / CALLS)
 
@@ -125,7 +143,7 @@ inline request_stop(c) {
   calls[c].stopped = true
 }
 
-inline lose_interest(c, unwanted) {
+inline remove_interest(c, unwanted) {
   must(touches_no_gone_call, calls[c].alive);
   must(touches_no_ended_books, !calls[c].ended);
   calls[c].interested--;
@@ -169,6 +187,23 @@ inline end(c) {
 #define running_by_handle(c) (!calls[c].ended)
 #endif
 
+inline make_ticket(c, an_edge, to_be_stopped) {
+  if
+  :: to_be_stopped -> calls[c].stoppable = true
+  :: else
+  fi;
+  if
+  :: an_edge -> calls[c].leader = true  // watched
+  :: else
+  fi
+}
+
+inline add_follower(c) {
+  calls[c].handed_out = true;
+  calls[c].interested++;
+  calls[c].holders++
+}
+
 // What nobody can look at any more is forgotten, so that it tells no two states apart.
 inline release(c) {
   if
@@ -177,7 +212,7 @@ inline release(c) {
      calls[c].interested = 0;
      calls[c].ended = false;
      calls[c].failed = false;
-     calls[c].shared = false;
+     calls[c].handed_out = false;
      calls[c].future = 0;
      calls[c].leader = false;
      calls[c].stoppable = false;
@@ -192,9 +227,9 @@ inline release(c) {
 
 // --- detail/wait_graph.hpp -----------------------------------------------------------------------
 
-// Says whether an edge from `me` to the call would close a circle, and checks what it says: each
-// wait on the way is for a call that has no result yet.
-inline look_for_circle(c, me) {
+// Adds an edge from `me` to the call unless it would close a circle, and checks the search: each wait
+// on the way is for a call that has no result yet.
+inline connect(c, me) {
   circle = false;
   refused_only_in_a_circle = true;
   at = (calls[c].leader -> leader_of(c) : none);
@@ -212,22 +247,25 @@ inline look_for_circle(c, me) {
         at = (calls[edge[at]].leader -> leader_of(edge[at]) : none)
      fi
   od;
+  refused = circle;
 #ifdef MUTANT_NO_SEARCH_FOR_CIRCLES
-  circle = false;
+  refused = false;
 #endif
-  refused_only_in_a_circle = !circle || refused_only_in_a_circle;
-  assert(refused_only_in_a_circle)
+#ifdef MUTANT_DEADLINES_MAY_CLOSE_CIRCLES
+  refused = circle && how != until_deadline;
+#endif
+  must(closes_no_circle, refused || !circle);
+  refused_only_in_a_circle = !refused || refused_only_in_a_circle;
+  assert(refused_only_in_a_circle);
+  if
+  :: !refused -> edge[me] = c
+  :: else
+  fi
 }
 
 // --- group.hpp: a thread and its callers ---------------------------------------------------------
 
-// How a follower waits. One with a stop token that nobody uses must be woken by the call's end.
-#define to_the_end 0
-#define until_deadline 1
-#define until_stop 2
-#define with_a_token 3
-
-#define may_leave (how == until_deadline || how == until_stop)
+#define is_nested (outer != none)
 
 inline choose_key() {
   if
@@ -260,27 +298,14 @@ inline join(c) {
     if
     :: refused
     :: else ->
-       calls[c].shared = true;
+       make_ticket(c, is_nested, how >= until_stop);
        if
-       :: how >= until_stop -> calls[c].stoppable = true
-       :: else
-       fi;
-       if
-       :: outer != none && how != until_deadline ->  // could_hang
-          calls[c].leader = true;
-          look_for_circle(c, _pid);
-          refused = circle;
-          if
-          :: !circle -> edge[_pid] = c
-          :: else
-          fi
+       :: is_nested -> connect(c, _pid)
        :: else
        fi
     fi;
     if
-    :: !refused ->
-       calls[c].interested++;
-       calls[c].holders++
+    :: !refused -> add_follower(c)
     :: else
     fi
   }
@@ -321,7 +346,16 @@ enter_locked:
     d_step { find(key); running = found };
 #ifdef AGES
     if
-    :: running != none -> d_step { supersede(running); running = none }  // it is too old
+#ifndef MUTANT_LOADER_BEGINS_ITSELF_ANEW
+    :: running != none && leader_of(running) != _pid ->
+#else
+    :: running != none ->
+#endif
+       d_step {  // it is too old
+         must(not_superseded_by_itself, leader_of(running) != _pid);
+         supersede(running);
+         running = none
+       }
     :: true
     fi;
 #endif
@@ -372,7 +406,7 @@ loader:
     calls[own].future = own + 1
   };
 #elif defined(MUTANT_LOOKS_FOR_FOLLOWERS_BEFORE_THE_END)
-    refused = calls[own].shared
+    refused = calls[own].handed_out
   };
 #endif
 #if defined(MUTANT_PUBLISHES_FIRST) || defined(MUTANT_LOOKS_FOR_FOLLOWERS_BEFORE_THE_END)
@@ -386,9 +420,9 @@ loader:
     fi;
 #endif
     if
-    :: !calls[own].shared -> goto return_own
+    :: !calls[own].handed_out -> goto return_own
 #ifdef MUTANT_FAILURE_IS_NOT_PUBLISHED
-    :: calls[own].shared && calls[own].failed -> goto return_own
+    :: calls[own].handed_out && calls[own].failed -> goto return_own
 #endif
     :: else
     fi
@@ -444,14 +478,14 @@ return_own:
     goto leave_entry
   }
 
-// published(): waits in the future.
+// waiter::block_until(): waits in the future.
 future_wait:
   atomic {
     if
     :: calls[running].future != 0 -> goto answered
-    :: how == until_deadline -> goto take_leave
+    :: how == until_deadline -> goto awake
 #ifndef MUTANT_FOLLOWERS_IGNORE_MAX_AGE
-    :: ages -> newer = true; goto take_leave
+    :: ages -> newer = true; goto awake
 #endif
     fi
   }
@@ -465,7 +499,7 @@ look:
   atomic {
     if
     :: calls[running].published -> goto answered
-    :: how == until_stop -> goto take_leave
+    :: how == until_stop -> goto awake
     :: !calls[running].published
     fi
   }
@@ -475,14 +509,14 @@ look:
   atomic {
     if
     :: notified[_pid] -> notified[_pid] = false; goto look
-    :: how == until_stop -> goto take_leave
+    :: how == until_stop -> goto awake
 #ifndef MUTANT_FOLLOWERS_IGNORE_MAX_AGE
-    :: ages -> newer = true; goto take_leave
+    :: ages -> newer = true; goto awake
 #endif
     fi
   }
 
-// await(): has its result.
+// waiter::wait(): has its result.
   atomic {
     false;
 answered:
@@ -510,14 +544,29 @@ answered:
     goto leave_entry
   }
 
+// waiter::block(): does not wait any longer, and leaves the wait graph before anything else.
   atomic {
     false;
-take_leave:
+awake:
     true;
     d_step {
       waiter[_pid] = none;
       notified[_pid] = false
     };
+    if
+    :: edge[_pid] == none -> goto take_leave
+#ifndef MUTANT_KEEPS_ITS_EDGE
+    :: edge[_pid] != none -> edge[_pid] = none
+#else
+    :: edge[_pid] != none
+#endif
+    fi
+  };
+  atomic {
+    true;
+take_leave:
+    true;
+    must(awake_without_an_edge, edge[_pid] == none);
     if
     :: d_step {
          running_by_handle(running) ->
@@ -525,7 +574,7 @@ take_leave:
          :: newer && calls[running].listed -> supersede(running)
          :: else
          fi;
-         lose_interest(running, unwanted)
+         remove_interest(running, unwanted)
        }
     :: else ->
        if
@@ -533,14 +582,19 @@ take_leave:
           newer = false;
           ages = false;
           if
-          :: how >= until_stop -> goto stoppable_wait
-          :: else -> goto future_wait
+          :: is_nested -> d_step { connect(running, _pid) }
+          :: else
+          fi;
+          if
+          :: refused -> refused = false; goto gone
+          :: !refused && how >= until_stop -> goto stoppable_wait
+          :: !refused && how < until_stop -> goto future_wait
           fi
        :: else
        fi
     fi;
     if
-    :: !unwanted && edge[_pid] == none -> goto gone
+    :: !unwanted -> goto gone
     :: else
     fi
   };
@@ -550,20 +604,11 @@ take_leave:
   atomic {
     if
     :: unwanted -> d_step { request_stop(running); unwanted = false }
-    :: !unwanted && edge[_pid] == none -> goto gone
-    :: !unwanted && edge[_pid] != none
-    fi;
-    if
-    :: edge[_pid] == none -> goto gone
     :: else
-    fi
-  };
-  atomic {
-    true;
+    fi;
 gone:
     true;
     d_step {
-      edge[_pid] = none;
       calls[running].holders--;
       release(running);
       running = none;
@@ -613,7 +658,7 @@ done:
 }
 
 #if STOPS > 0
-// Tells leaders to stop: group::withdrawal.
+// Tells leaders to stop: detail::withdrawal.
 active proctype stopper() {
   byte stops, c;
   bool unwanted;
@@ -634,9 +679,9 @@ active proctype stopper() {
        must(touches_no_gone_call, calls[c].alive);
        if
 #ifdef MUTANT_WITHDRAWAL_IGNORES_THE_END
-       :: lose_interest(c, unwanted)
+       :: remove_interest(c, unwanted)
 #else
-       :: !calls[c].ended -> lose_interest(c, unwanted)
+       :: !calls[c].ended -> remove_interest(c, unwanted)
        :: else
 #endif
        fi

@@ -22,10 +22,15 @@ BINARY = {
     "+": ["-"], "-": ["+"], "*": ["+"], "<<": [">>"], ">>": ["<<"],
     "+=": ["-="], "-=": ["+="],
 }
+# What is there for standard libraries without <stop_token> is not compiled here.
+WITHOUT_STOP_TOKEN = re.compile(
+    r"^#if defined\(__cpp_lib_jthread\)$(?:(?!^#(?:if|endif)).)*?^(#else$(?:(?!^#endif).)*)^#endif", re.M | re.S)
 # Names of which one can stand for another, each within its scope.
 CIRCLES = {
     "errc": ["timed_out", "operation_canceled", "resource_deadlock_would_occur",
              "resource_unavailable_try_again", "owner_dead"],
+    "reason": ["deadline", "stop", "circle", "full", "newer_call", "leader_exited", "task_dropped",
+               "nobody_waits"],
     "group_stats": ["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded"],
     "phase": ["made", "begun", "claimed"],
     "group_options": ["reject", "run_alone"],
@@ -34,7 +39,7 @@ CIRCLES = {
 }
 WORDS = {"true": "false", "false": "true", "notify_all": "notify_one"}
 SKIPPED = {"using", "typedef", "static_assert", "friend", "template", "SINGLEFLIGHT_ASSERT", "break",
-           "continue", "public", "private", "protected", "constexpr", "constinit"}
+           "continue", "public", "private", "protected", "constexpr", "constinit", "concept"}
 OPEN, CLOSE = {"(": ")", "{": "}", "[": "]", "[[": "]]"}, {")", "}", "]", "]]"}
 
 
@@ -59,7 +64,7 @@ class Header:
         self.regions = []  # (start, end, order, emit): emit(inner) is the text with its mutants
         self.mutants = []
         self.returns_bool = False
-        off = self._excluded_ranges()
+        off = [m.span(1) for m in WITHOUT_STOP_TOKEN.finditer(text)]
         for m in TOKEN.finditer(text):
             if m.lastgroup != "space" and not any(a <= m.start() < b for a, b in off):
                 self.tokens.append(Token(m.lastgroup, m.group(), m.start()))
@@ -70,12 +75,6 @@ class Header:
             seen[m.key] = seen.get(m.key, 0) + 1
             if seen[m.key] > 1:
                 m.key += f" #{seen[m.key]}"
-
-    def _excluded_ranges(self):
-        """What is there for standard libraries without <stop_token> is not compiled here."""
-        found = re.search(r"^#else$(?:(?!^#endif).)*?\bstop_source\b.*?^#endif", self.text,
-                          re.M | re.S)
-        return [found.span()] if found and "__cpp_lib_jthread" in self.text else []
 
     # --- Tokens ---------------------------------------------------------------------------------
 
@@ -225,7 +224,7 @@ class Header:
                 continue
             if self.t(j) == ":" and first in ("class", "struct"):
                 j = self.until(j + 1, end, {";", "{"})
-            if first in ("using", "typedef", "static_assert", "friend", "enum") or self.t(j) == ";":
+            if first in ("using", "typedef", "static_assert", "friend", "enum", "concept") or self.t(j) == ";":
                 j = self.until(j, end, {";"})
                 if self.t(j) == ";" and not words & (SKIPPED | {"static", "extern", "thread_local"}):
                     self._member(i, j)
@@ -255,7 +254,8 @@ class Header:
                     k = self.match(k)
                 k += 1
             j = k
-        self._block(j + 1, self.match(j))
+        if "consteval" not in [self.t(k) for k in range(i, j)]:  # which no switch at run time reaches
+            self._block(j + 1, self.match(j))
         return self.match(j) + 1
 
     def _arguments(self, i, j):
@@ -291,6 +291,8 @@ class Header:
         guard = None  # (name, mutex) of the lock that this block holds
         previous = None
         while i < end:
+            while self.t(i) in ("case", "default"):
+                i = self.until(i, end, {":"}) + 1
             j = self._statement_end(i, end)
             kind = self._kind(i, j)
             found = self._guard(i, j) if kind == "declaration" else None
@@ -309,7 +311,7 @@ class Header:
             i = j
 
     def _kind(self, i, j):
-        if self.t(i) in ("if", "for", "while", "do", "try", "return", "throw", "{", "class", "struct",
+        if self.t(i) in ("if", "for", "while", "switch", "do", "try", "return", "throw", "{", "class", "struct",
                          "union", "using", "static"):
             return self.t(i)
         if self.t(i) in SKIPPED or re.match(r"check_\w+<.*>\(\);", self.source(i, j)):  # static_assert
@@ -335,7 +337,7 @@ class Header:
     def _statement_end(self, i, end):
         if self.t(i) == "{":
             return self.match(i) + 1
-        if self.t(i) in ("if", "for", "while"):
+        if self.t(i) in ("if", "for", "while", "switch"):
             k = i + 1
             while self.t(k) != "(":
                 k += 1
@@ -356,6 +358,8 @@ class Header:
             self._block(i + 1, j - 1)
         elif kind in ("if", "while", "for"):
             self._control(i, j, kind)
+        elif kind == "switch":
+            self._statement(self.match(i + 1) + 1, j)
         elif kind == "try":
             k = i + 1
             while k < j:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Runs the port without vcpkg: its functions' names, with behind them the steps that they are for.
-# What it cannot show: vcpkg's own checks of what a port installs.
+# It cannot show vcpkg's own checks of the installed files.
 set(CURRENT_PORT_DIR ${SOURCE_DIR}/packaging/vcpkg/singleflight)
 set(CURRENT_PACKAGES_DIR ${PREFIX})
 

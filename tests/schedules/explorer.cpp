@@ -7,7 +7,7 @@
 #include <string_view>
 #include <thread>
 
-#include "allocations.hpp"
+#include "../replaced_new.hpp"
 #include "scenarios.hpp"
 
 namespace schedules {
@@ -34,7 +34,7 @@ class runner {
 
   /// Returns: the fingerprint of the execution.
   std::uint64_t run(strategy& decides) {
-    const std::ptrdiff_t blocks_before = blocks_alive();
+    const std::int64_t memory_before = support::live_bytes;
     std::uint64_t outcome = 0;
     {
       world w(scheduler_, scenario_.made_of);
@@ -42,12 +42,12 @@ class runner {
       w.run(decides);
       outcome = w.judge();
     }
-    if (blocks_alive() != blocks_before) scheduler_.fail("there is memory left");
+    if (support::live_bytes != memory_before) scheduler_.fail("there is memory left");
     return outcome;
   }
 
  private:
-  /// The fibers are past saving, so nothing is cleaned up.
+  /// The fibers cannot be unwound, so nothing is cleaned up.
   [[noreturn]] void report(std::string_view what, const schedule& choices) const {
     std::printf("FAILED: %.*s\nreplay: %s:%s\n", static_cast<int>(what.size()), what.data(),
                 scenario_.name, choices.c_str());

@@ -13,7 +13,7 @@
 
 namespace schedules {
 
-/// A scenario, as it is asked for and reported.
+/// A scenario as the command line and the report name it.
 struct entry_of_table {
   std::string name;
   std::string what;
@@ -24,8 +24,8 @@ struct entry_of_table {
 
 struct figures {
   std::uint64_t schedules = 0;
-  std::uint64_t redundant = 0;       // executions given up: others in a different order
-  std::set<std::uint64_t> outcomes;  // fingerprints of who got what
+  std::uint64_t redundant = 0;       // executions given up: equal to others but for the order
+  std::set<std::uint64_t> outcomes;  // fingerprints of the callers' results
 };
 
 /// Runs every schedule, or every one with few preemptions. One that fails is printed, and ends the

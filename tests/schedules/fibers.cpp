@@ -7,9 +7,9 @@
 #include <cstring>
 #include <utility>
 
-#include "sanitizer.hpp"
+#include "../sanitizers.hpp"
 
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -46,31 +46,31 @@ void fibers::switch_to(std::size_t to) {
   const std::size_t from = std::exchange(current_, to);
   swap_exceptions(contexts_[from].exceptions, contexts_[to].exceptions);
   if (word_ != nullptr) contexts_[from].word = std::exchange(*word_, contexts_[to].word);
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
   __sanitizer_start_switch_fiber(&contexts_[from].fake_stack, contexts_[to].stack,
                                  contexts_[to].size);
 #endif
-  // Whoever was left is parked by whoever comes after it, on that one's stack.
+  // The fiber that is left is stored by the next fiber, on the stack of that one.
   (void)std::move(contexts_[to].parked).resume_with([this, from](boost::context::fiber&& left) {
     contexts_[from].parked = std::move(left);
     return boost::context::fiber();
   });
-#if SCHEDULES_ASAN
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
   __sanitizer_finish_switch_fiber(contexts_[from].fake_stack, nullptr, nullptr);
 #endif
 }
 
 void fibers::arrive() noexcept {
-#if SCHEDULES_ASAN
-  // The first to be left is the maker, whose stack only the sanitizer knows.
-  context& maker_context = contexts_.back();
-  const bool first = maker_context.stack == nullptr;
+#if defined(SINGLEFLIGHT_TESTS_ASAN)
+  // The first fiber to be left is the main stack, which only the sanitizer knows.
+  context& main_context = contexts_.back();
+  const bool first = main_context.stack == nullptr;
   const void* stack = nullptr;
   std::size_t size = 0;
   __sanitizer_finish_switch_fiber(nullptr, &stack, &size);
   if (first) {
-    maker_context.stack = stack;
-    maker_context.size = size;
+    main_context.stack = stack;
+    main_context.size = size;
   }
 #endif
 }

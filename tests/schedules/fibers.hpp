@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Threads without a kernel: stacks that take turns on the one thread of the process.
+// User-space threads: stacks that take turns on the one thread of the process.
 #ifndef SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP
 #define SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP
 
@@ -10,8 +10,8 @@
 
 namespace schedules {
 
-/// What the C++ runtime keeps for each thread of the exceptions it handles: `__cxa_eh_globals` of
-/// the Itanium C++ ABI.
+/// The per-thread state of the C++ runtime for the exceptions that are handled: `__cxa_eh_globals`
+/// of the Itanium C++ ABI.
 struct exception_state {
   void* caught = nullptr;
   unsigned int uncaught = 0;
@@ -27,10 +27,10 @@ class fibers {
   fibers(const fibers&) = delete;
   fibers& operator=(const fibers&) = delete;
 
-  /// The number of whoever made the fibers, as one to switch to.
-  [[nodiscard]] std::size_t maker() const noexcept { return contexts_.size() - 1; }
+  /// The number of the main stack, which made the fibers, for `switch_to`.
+  [[nodiscard]] std::size_t main_stack() const noexcept { return contexts_.size() - 1; }
 
-  /// Leaves the fiber that runs for another. Returns when somebody switches back.
+  /// Leaves the fiber that runs for another. Returns when a fiber switches back.
   void switch_to(std::size_t to);
 
   /// To be called first thing in `loop`.
@@ -49,7 +49,7 @@ class fibers {
     void* fake_stack = nullptr;
   };
 
-  std::vector<context> contexts_;  // the last is the maker's
+  std::vector<context> contexts_;  // the last is the main stack
   std::size_t current_;
   std::size_t* word_ = nullptr;
 };

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The scheduler in the place of the system. While virtual threads run, whatever the library and the
-// standard library's headers do to block or to wake threads, to tell who they are or what time it
-// is, ends up here. At all other times the system does it.
+// Replaces functions of the system by the scheduler. While virtual threads run, the calls by which
+// the library and the standard library's headers block and wake threads, and ask for the thread and
+// for the time, come here. At all other times the system serves them.
 //
-// The C functions are wrapped by the linker, which concerns the objects of this program only and
-// leaves the runtime libraries theirs. The members of libstdc++ are defined here once more, and the
+// The C functions are wrapped by the linker, which changes the objects of this program and not
+// the runtime libraries. The members of libstdc++ are defined here once more, and the
 // program's own definition comes before the library's. What is inline in libstdc++ (the states of
-// futures and stop tokens) consists of atomics that run as they are.
+// futures and stop tokens) consists of atomics, which are not replaced.
 
 #include <bits/atomic_futex.h>
 #include <linux/futex.h>
@@ -31,7 +31,7 @@ namespace {
 using schedules::scheduler;
 using clock_type = std::chrono::steady_clock;
 
-constexpr auto for_ever = clock_type::time_point::max();
+constexpr auto no_deadline = clock_type::time_point::max();
 
 [[nodiscard]] clock_type::time_point at(std::chrono::seconds s, std::chrono::nanoseconds ns) {
   return clock_type::time_point(s + ns);
@@ -75,7 +75,7 @@ int __wrap_pthread_cond_clockwait(pthread_cond_t* condition, pthread_mutex_t* mu
   return s->wait(condition, *mutex, time) ? 0 : ETIMEDOUT;
 }
 
-/// By std::call_once, a promise sees to it that it is kept only once.
+/// A promise uses std::call_once so that it is satisfied only once.
 int __wrap_pthread_once(pthread_once_t* once, void (*routine)()) {
   if (scheduler* const s = scheduler::active()) s->publishing();
   return __real_pthread_once(once, routine);
@@ -86,13 +86,13 @@ pthread_t __wrap_pthread_self() {
   return s == nullptr ? __real_pthread_self() : static_cast<pthread_t>(s->current() + 1);
 }
 
-/// Called by nobody but loops that spin for a while before they sleep, and these can only wait for
-/// another thread: the sooner they sleep, the better.
+/// Only loops that spin for a while before they sleep call this, and these wait for another thread:
+/// the sooner they sleep, the better.
 int __wrap_sched_yield() { return scheduler::active() == nullptr ? __real_sched_yield() : 0; }
 
 /// The futex calls of std::binary_semaphore, by which the destructor of a std::stop_callback waits
-/// for the callback to end on another thread. Reads six arguments however many there are, as the
-/// system's own does, which AddressSanitizer would take for an error.
+/// for the callback to end on another thread. Always reads six arguments, as the system's own
+/// function does; AddressSanitizer would report that as an error.
 __attribute__((no_sanitize_address)) long __wrap_syscall(long number, ...) {
   std::array<long, 6> given{};
   va_list list;
@@ -107,7 +107,7 @@ __attribute__((no_sanitize_address)) long __wrap_syscall(long number, ...) {
   switch (static_cast<int>(given[1]) & FUTEX_CMD_MASK) {
     case FUTEX_WAIT:
       s->futex_wait(word, __atomic_load_n(word, __ATOMIC_SEQ_CST) == static_cast<int>(given[2]),
-                    for_ever);
+                    no_deadline);
       return 0;
     case FUTEX_WAKE:
       s->wake_all(word);
@@ -129,7 +129,7 @@ bool __atomic_futex_unsigned_base::_M_futex_wait_until_steady(unsigned* word, un
   const bool as_expected = __atomic_load_n(word, __ATOMIC_SEQ_CST) == expected;
   scheduler* const active = scheduler::active();
   if (active != nullptr) {
-    return active->futex_wait(word, as_expected, has_timeout ? at(s, ns) : for_ever);
+    return active->futex_wait(word, as_expected, has_timeout ? at(s, ns) : no_deadline);
   }
   if (as_expected) abort();  // outside of executions every future is ready
   return true;
@@ -138,7 +138,7 @@ bool __atomic_futex_unsigned_base::_M_futex_wait_until_steady(unsigned* word, un
 bool __atomic_futex_unsigned_base::_M_futex_wait_until(unsigned* word, unsigned expected,
                                                        bool has_timeout, chrono::seconds s,
                                                        chrono::nanoseconds ns) {
-  if (has_timeout) abort();  // by the system's time, which the library never looks at
+  if (has_timeout) abort();  // a wait by the system clock, which the library never uses
   return _M_futex_wait_until_steady(word, expected, false, s, ns);
 }
 
@@ -148,8 +148,8 @@ void __atomic_futex_unsigned_base::_M_futex_notify_all(unsigned* word) {
 
 void condition_variable::wait(unique_lock<mutex>& lock) {
   scheduler* const s = scheduler::active();
-  if (s == nullptr) abort();  // nobody is there to notify it
-  s->wait(native_handle(), *lock.mutex()->native_handle(), for_ever);
+  if (s == nullptr) abort();  // no thread could notify it
+  s->wait(native_handle(), *lock.mutex()->native_handle(), no_deadline);
 }
 
 void condition_variable::notify_one() noexcept {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 // Runs the header that ships, unmodified, under every schedule of small scenarios.
 //
-// The threads of a scenario are fibers on one thread of the system (fibers.hpp). Whatever the
-// library blocks on, locks, wakes or asks the time of is replaced at link time (interpose.cpp) by a
-// scheduler (scheduler.hpp) that stops at each such point and asks a strategy who goes on
+// The threads of a scenario are fibers on one thread of the system (fibers.hpp). The system's
+// functions for locks, waits, wake-ups and time are replaced at link time (interpose.cpp) by a
+// scheduler (scheduler.hpp) that stops at each such point and asks a strategy which thread goes on
 // (strategy.hpp). The strategies run every schedule, or every one with few preemptions, or repeat
-// one that is given (search.hpp). The test's world (world.hpp) makes the calls, watches the group's
-// map from inside its critical sections, and judges every answer and every end. What is explored is
-// in scenarios.cpp. To see that the oracles see, broken/ has scripts that each put one known error
-// into a copy of the header, and the oracle that must then speak up.
+// a given one (search.hpp). The test's world (world.hpp) makes the calls, watches the group's
+// map from inside its critical sections, and judges every answer and every end. The scenarios are
+// in scenarios.cpp. To test the oracles, broken/ has scripts that each put one known error into a
+// copy of the header, and name the oracle that must then fail.
 //
 // `run` builds and runs it all. A schedule that fails is printed as one line, which
 // `run --replay LINE` repeats step by step.
@@ -17,14 +17,14 @@
 // passing of time. "Complete" means all schedules but those that differ only in the order of
 // neighbouring steps that touch different things: of 186,776 schedules of `deadline`, 40 remain, and
 // they have the same outcomes.
-// What touches what is known exactly for critical sections. Outside them world.cpp says so: whoever
-// leads a call touches nothing that others see before it publishes, and whoever follows looks at
+// The objects that a step touches are known exactly in critical sections. Outside them world.cpp
+// states them: a leader touches nothing that others see before it publishes, and a follower reads
 // the future. `--unreduced` does without these assumptions, and so do the searches with a bound.
 //
-// Not seen: data races and weak memory, since steps run one after the other (ThreadSanitizer's
-// part; the library has no atomics of its own); preemptions inside critical sections, which no other
-// critical section of that mutex could tell; and the insides of libstdc++'s futures and stop
-// tokens, whose atomics run as they are.
+// Not checked: data races and weak memory, since steps run one after the other (ThreadSanitizer
+// does that; the library has no atomics of its own); preemptions inside critical sections, which no
+// other critical section of that mutex could observe; and the insides of libstdc++'s futures and
+// stop tokens, whose atomics are not replaced.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

@@ -78,7 +78,7 @@ void two_keys_of_one_bucket(world& w) {
   caller_of(w, {0});
 }
 
-/// Two callers that can leave; who is stopped, and when, is for a third to say.
+/// Two callers that can leave; a third thread chooses which one is stopped, and when.
 void two_can_leave(world& w, bool stop_first, bool stop_second) {
   auto* const first = &w.stop_source();
   auto* const second = &w.stop_source();
@@ -171,8 +171,22 @@ void crossed(world& w, int threads) {
 void circle_of_two(world& w) { crossed(w, 2); }
 void circle_of_three(world& w) { crossed(w, 3); }
 
-/// Whoever has waited for the first key is still in the wait graph when its leader goes on to the key
-/// that the former leads, which is no circle.
+/// Two callers that hold one key each and ask for the other's: one has a deadline, one a stop token.
+void crossed_limits(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w] { w.call(0, {.inside = [&w] { w.call(1, until(10ms)); }}); });
+  w.caller(
+      [&w, source] { w.call(1, {.inside = [&w, source] { w.call(0, stoppable(*source)); }}); });
+}
+
+/// The deadline has passed: a caller that has left is in no circle.
+void a_circle_is_left(world& w) {
+  crossed_limits(w);
+  w.caller([&w] { w.advance(10ms); });
+}
+
+/// A caller that waited for the first key is still in the wait graph when the leader of that key
+/// goes on to the key that this caller leads. That is no circle.
 void a_wait_that_is_over(world& w) {
   w.caller([&w] { w.call(1, {.inside = [&w] { w.call(0); }}); });
   w.caller([&w] {
@@ -191,6 +205,16 @@ void an_old_call_is_superseded(world& w) {
 void an_old_call_is_superseded_once(world& w) {
   for (int i = 0; i < 3; ++i) caller_of(w, {0});
   w.caller([&w] { w.advance(10ms); });
+}
+
+void an_old_call_asks_for_itself(world& w) {
+  w.caller([&w] {
+    w.call(0, {.inside = [&w] {
+             w.advance(10ms);
+             w.call(0);
+           }});
+  });
+  caller_of(w, {0});
 }
 
 void a_full_call(world& w) {
@@ -259,10 +283,16 @@ const std::array table{
     scenario{"circle_of_three", "3 keys in a circle", all, all, two_shards, circle_of_three},
     scenario{"circle_over", "a key for which its leader has been waited for", all, all, two_shards,
              a_wait_that_is_over},
+    scenario{"circle_deadline", "2 keys crossed, with a deadline and a stop token", all, all,
+             two_shards, crossed_limits},
+    scenario{"circle_left", "the same, and the deadline passes", all, all, two_shards,
+             a_circle_is_left},
     scenario{"max_age", "2 callers, the call grows too old", all, all, ageing,
              an_old_call_is_superseded},
     scenario{"max_age_once", "3 callers, the call grows too old", all, all, ageing,
              an_old_call_is_superseded_once},
+    scenario{"max_age_inside", "an old call's loader asks for its own key", all, all, ageing,
+             an_old_call_asks_for_itself},
     scenario{"full", "3 callers, room for one follower", all, all, one_waiter, a_full_call},
     scenario{"full_alone", "3 callers, room for one, else alone", all, all, one_waiter_else_alone,
              a_full_call},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What is explored.
+// The scenarios that are explored.
 #ifndef SINGLEFLIGHT_TESTS_SCHEDULES_SCENARIOS_HPP
 #define SINGLEFLIGHT_TESTS_SCHEDULES_SCENARIOS_HPP
 

@@ -9,7 +9,7 @@
 namespace schedules {
 namespace {
 
-constexpr std::size_t most_steps = 10'000;  // far more than any execution takes that ends
+constexpr std::size_t most_steps = 10'000;  // far more than any execution that ends
 
 // A mutex's state is kept where glibc keeps it, so that it needs no look-up and dies with the mutex.
 [[nodiscard]] int& holder(pthread_mutex_t& mutex) noexcept { return mutex.__data.__owner; }
@@ -74,7 +74,7 @@ void scheduler::finish() {
   fibers& all = the_fibers();
   if (std::all_of(threads_.begin(), threads_.begin() + static_cast<std::ptrdiff_t>(count_),
                   [](const thread& t) { return t.finished; })) {
-    all.switch_to(all.maker());
+    all.switch_to(all.main_stack());
     return;
   }
   current_ = decide();
@@ -102,7 +102,7 @@ int scheduler::decide() {
   return next;
 }
 
-/// What the thread that goes on does from here to the next point.
+/// Begins the step of the thread that goes on, which lasts until the next point.
 void scheduler::begin_step() {
   const thread& me = self();
   const bool critical_section = me.wants != nullptr || me.holds != 0;
@@ -201,7 +201,8 @@ bool scheduler::futex_wait(const void* word, bool as_expected, clock::time_point
   return std::exchange(me.asleep_on, nullptr) == nullptr;
 }
 
-/// No point: what follows in this thread, up to the next one, touches nothing but its own.
+/// Not a scheduling point: what follows in this thread, up to the next one, touches nothing but its
+/// own.
 void scheduler::wake_all(const void* address) {
   for (std::size_t i = 0; i < count_; ++i) {
     if (threads_[i].asleep_on == address) threads_[i].asleep_on = nullptr;

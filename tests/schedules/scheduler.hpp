@@ -44,16 +44,16 @@ class observer {
 
 /// Runs threads as fibers, one step at a time. A step ends at a scheduling point: before a mutex is
 /// locked, after it has been unlocked, where a thread blocks or wakes others, where it ends, and
-/// where the test says so. There a strategy says who goes on. So an execution depends on nothing
-/// but its choices, and can be repeated.
+/// where the test says so. There a strategy chooses the thread that goes on. So an execution
+/// depends on nothing but its choices, and can be repeated.
 ///
-/// interpose.cpp calls the members below `active()` in the place of the system's functions.
+/// interpose.cpp calls the members below `active()` instead of the system's functions.
 class scheduler {
  public:
   using clock = std::chrono::steady_clock;
   using failure_handler = std::function<void(std::string_view what, const schedule& choices)>;
 
-  /// What fails does not return: the fibers are past saving.
+  /// The handler of failures must not return, since the fibers cannot be unwound.
   explicit scheduler(failure_handler on_failure);
 
   /// Adds a thread to the next execution.
@@ -63,10 +63,13 @@ class scheduler {
   /// are known to be independent. All other mutexes count as one.
   void know(const void* mutex, const char* name);
 
+  /// Gives each thread a value of its own of this thread-local word of the code under test.
+  static void keep(std::size_t& word) noexcept { the_fibers().keep(word); }
+
   /// Runs the threads to their ends, and forgets them and the mutexes.
   void run(strategy& decides, observer& sees);
 
-  /// Whether to print each step.
+  /// Turns the printing of steps on or off.
   void trace(bool on) noexcept { tracing_ = on; }
   [[nodiscard]] bool tracing() const noexcept { return tracing_; }
 
@@ -78,18 +81,18 @@ class scheduler {
   [[nodiscard]] int current() const noexcept { return current_; }
   [[nodiscard]] const schedule& choices() const noexcept { return choices_; }
 
-  /// Whether that thread holds a known mutex.
+  /// Returns: whether that thread holds a known mutex.
   [[nodiscard]] bool in_critical_section(int which) const noexcept {
     return threads_[static_cast<std::size_t>(which)].holds != 0;
   }
 
-  /// A scheduling point of its own.
+  /// Makes a scheduling point.
   void point(const char* where);
 
   /// Blocks until the condition holds. It is asked at each scheduling point, and changes nothing.
   void await(const std::function<bool()>& condition);
 
-  /// Lets time pass.
+  /// Advances the time.
   void advance(clock::duration time);
   [[nodiscard]] clock::time_point now() noexcept;
 
@@ -98,7 +101,8 @@ class scheduler {
 
   [[noreturn]] void fail(std::string_view what);
 
-  // --- In the place of the system ----------------------------------------------------------------
+  // --- Replacing the system's functions
+  // ----------------------------------------------------------------
 
   void lock(pthread_mutex_t& mutex);
   void unlock(pthread_mutex_t& mutex);
@@ -111,7 +115,8 @@ class scheduler {
   void publishing() { sees_->before_publishing(); }
 
  private:
-  /// What a thread needs to go on. No thread runs while another decides, so none of it moves.
+  /// A thread and the conditions under which it can go on. No thread runs while another decides, so
+  /// they do not change meanwhile.
   struct thread {
     std::function<void()> body;
     bool finished = true;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Which schedules to try: all of them, all with few preemptions, one that is given.
+// The strategies: every schedule, every one with few preemptions, or a given one.
 #ifndef SINGLEFLIGHT_TESTS_SCHEDULES_SEARCH_HPP
 #define SINGLEFLIGHT_TESTS_SCHEDULES_SEARCH_HPP
 
@@ -35,8 +35,8 @@ class search : public strategy {
   /// To be called after each execution. Returns: whether there is another one to run.
   bool next();
 
-  /// Whether the last execution could only have repeated another one in a different order, and was
-  /// not pursued any further.
+  /// Returns: whether the last execution could only have repeated another one in a different order,
+  /// and was not pursued any further.
   [[nodiscard]] bool redundant() const noexcept { return redundant_; }
 
  private:
@@ -45,7 +45,7 @@ class search : public strategy {
     thread_set enabled = 0;
     thread_set done = 0;    // taken by earlier executions
     thread_set asleep = 0;  // taken in another order already
-    int ran = -1;           // who made the step before
+    int ran = -1;           // the thread that made the step before
     int chosen = -1;
     int preemptions = 0;                         // up to here
     std::array<footprint, max_threads> steps{};  // of the threads done and asleep

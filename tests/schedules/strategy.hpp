@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a scheduler shows to whoever decides, at each scheduling point, which thread goes on.
+// The interface between the scheduler and a strategy, which chooses at each scheduling point the
+// thread that goes on.
 #ifndef SINGLEFLIGHT_TESTS_SCHEDULES_STRATEGY_HPP
 #define SINGLEFLIGHT_TESTS_SCHEDULES_STRATEGY_HPP
 
@@ -16,8 +17,8 @@ using thread_set = std::uint32_t;
 
 [[nodiscard]] constexpr thread_set only(int thread) noexcept { return thread_set{1} << thread; }
 
-/// What a step, the part of a thread between two scheduling points, has touched: a bit for each
-/// object. Steps without a conflict lead to the same in either order.
+/// The objects that a step has touched, a bit for each. A step is the part of a thread between two
+/// scheduling points. Steps without a conflict lead to the same in either order.
 struct footprint {
   std::uint32_t reads = 0;
   std::uint32_t adds = 0;  // in a way that commutes with others that add
@@ -39,13 +40,13 @@ struct footprint {
 /// The objects of footprints.
 namespace objects {
 inline constexpr std::uint32_t everything = ~std::uint32_t{0};
-inline constexpr std::uint32_t others = 1;  // whatever has no bit of its own
+inline constexpr std::uint32_t others = 1;  // all objects without a bit of their own
 inline constexpr std::uint32_t time = 2;
 inline constexpr std::uint32_t stop_states = 4;  // of all stop tokens
 [[nodiscard]] constexpr std::uint32_t mutex(std::size_t known) noexcept {
   return std::uint32_t{1} << (3 + known);  // up to 5
 }
-/// Who came, and who returned, in the order of time.
+/// The order in which callers come and return.
 [[nodiscard]] constexpr std::uint32_t history_of(int key) noexcept {
   return std::uint32_t{1} << (8 + key);  // up to 8
 }
@@ -58,7 +59,7 @@ inline constexpr std::uint32_t stop_states = 4;  // of all stop tokens
 /// A scheduling point.
 struct moment {
   thread_set enabled = 0;  // the threads that can go on: at least one
-  int ran = -1;            // the thread that made the last step, or nobody yet
+  int ran = -1;            // the thread that made the last step; -1 at the start
   footprint step;          // what that step has touched
 };
 

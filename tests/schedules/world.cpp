@@ -5,26 +5,28 @@
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
 namespace schedules {
 namespace {
 
-using shard_array = const std::unique_ptr<shard_type[]>;
-using drain = singleflight::detail::drain;
+using singleflight::detail::executor_calls;
 
-shard_array& shards_of(const group_type& group);
-const drain& drain_of(const group_type& group);
+const shards_type& shards_of(const group_type& group);
+const executor_calls& executor_calls_of(const group_type& group);
 
 /// Makes private members readable, by the one place where their names are not checked: an explicit
 /// instantiation.
-template <auto Shards, auto Drain>
+template <auto Shards, auto ExecutorCalls>
 struct reveal {
-  friend shard_array& shards_of(const group_type& group) { return group.*Shards; }
-  friend const drain& drain_of(const group_type& group) { return group.*Drain; }
+  friend const shards_type& shards_of(const group_type& group) { return group.*Shards; }
+  friend const executor_calls& executor_calls_of(const group_type& group) {
+    return group.*ExecutorCalls;
+  }
 };
-template struct reveal<&group_type::shards_, &group_type::on_executors_>;
+template struct reveal<&group_type::shards_, &group_type::executor_calls_>;
 
 constexpr std::array<const char*, 2> shard_names{"shard 0", "shard 1"};
 
@@ -38,14 +40,14 @@ void rule_broken(const char* rule) {
 
 world::world(scheduler& threads, const plan& p)
     : threads_(threads), plan_(p), group_(std::make_unique<group_type>(p.options, p.hash)) {
-  shards_ = shards_of(*group_).get();
-  shard_count_ = p.options.shards;
-  for (std::size_t i = 0; i < shard_count_; ++i) {
-    threads_.know(&shards_[i].mutex, shard_names.at(i));
+  shards_ = &shards_of(*group_);
+  for (std::size_t i = 0; i < shards_->all().size(); ++i) {
+    threads_.know(&shards_->all()[i].mutex, shard_names.at(i));
   }
   // Their mutexes come first in them; if they did not, they would only be unknown.
   threads_.know(&singleflight::detail::the_wait_graph(), "the wait graph");
-  threads_.know(&drain_of(*group_), "the drain");
+  threads_.know(&executor_calls_of(*group_), "the calls on executors");
+  scheduler::keep(singleflight::detail::calls_led_by_this_thread);
 }
 
 // --- Set-up --------------------------------------------------------------------------------------
@@ -282,8 +284,11 @@ void world::before_publishing() {
 
 void world::before_unlock(const void* mutex) {
   if (shards_ == nullptr) return;
-  for (std::size_t i = 0; i < shard_count_; ++i) {
-    if (&shards_[i].mutex == mutex) notice_calls(shards_[i]);
+  for (const shard_type& s : shards_->all()) {
+    if (&s.mutex == mutex) notice_calls(s);
+  }
+  if (entry* const e = here(); e != nullptr && mutex == &singleflight::detail::the_wait_graph()) {
+    e->in_circle = would_wait_for_itself(*e, max_threads);
   }
 }
 
@@ -352,6 +357,7 @@ void world::notice_unlisting(entry& owner, const call_type& c) {
   const auto most = plan_.options.max_age;
   expect(most != scheduler::clock::duration::max() && threads_.now() >= c.began + most,
          "a call was unlisted that nobody may unlist");
+  expect(c.leader != std::this_thread::get_id(), "a call was unlisted by its own loader");
   ++superseded_;
 }
 
@@ -394,7 +400,7 @@ void world::refused(entry& e, const std::error_code& why) {
     expect(options && options->stop.stop_requested(), "a caller was cancelled without a request");
     e.outcome = "cancelled";
   } else if (why == std::errc::resource_deadlock_would_occur) {
-    expect(in_a_circle(e), "a caller was refused who is in no circle");
+    expect(e.in_circle || would_wait_for_itself(e, 1), "a caller was refused who is in no circle");
     e.outcome = "circle";
   } else if (why == std::errc::resource_unavailable_try_again) {
     expect(plan_.options.max_waiters < max_threads, "a caller was refused though there is room");
@@ -406,21 +412,30 @@ void world::refused(entry& e, const std::error_code& why) {
   }
 }
 
-/// Whether the caller would wait for a call whose leader waits, through others or not, for the
-/// caller's thread. If so, none of them can go on, so that it does not matter when one looks. Which
-/// of the key's calls it was, if some have been forgotten, nobody knows any more.
-bool world::in_a_circle(const entry& e) {
-  return std::any_of(calls_.begin(), calls_.end(),
-                     [&](const entry* c) { return c->on == e.on && leads_back_to(e.thread, c); });
+/// Whether the caller would wait for a call that its own thread leads, or whose leader waits, through
+/// so many others, for it. Which of the key's calls it was, if some have been forgotten, nobody knows
+/// any more.
+bool world::would_wait_for_itself(const entry& e, std::size_t most_steps) const {
+  return std::any_of(calls_.begin(), calls_.end(), [&](const entry* c) {
+    return c->on == e.on && leads_back_to(e.thread, *c, most_steps);
+  });
 }
 
-bool world::leads_back_to(int thread, const entry* call) const {
-  for (std::size_t i = 0; call != nullptr && i < max_threads; ++i) {
-    if (call->call.running == nullptr || call->call.leader == nothing) return false;
-    if (call->call.leader == thread) return true;
-    call = awaited_by(call->call.leader);
-  }
-  return false;
+/// A wait counts whatever may end it. A thread in a critical section may be about to join a call that
+/// it is not known to have joined.
+bool world::leads_back_to(int thread, const entry& call, std::size_t most_steps) const {
+  const int leader = call.call.leader;
+  if (most_steps == 0 || call.call.running == nullptr || leader == nothing) return false;
+  if (leader == thread) return true;
+  const entry* const inner = here_[static_cast<std::size_t>(leader)];
+  if (inner == nullptr) return false;
+  const auto waits_for = [&](const entry* c) {
+    return c != nullptr && leads_back_to(thread, *c, most_steps - 1);
+  };
+  if (inner->call.begun) return inner->on_executor && waits_for(inner);
+  return (inner->joined != nothing &&
+          waits_for(&entries_[static_cast<std::size_t>(inner->joined)])) ||
+         (threads_.in_critical_section(leader) && waits_for(listed_call_for(inner->on)));
 }
 
 const world::entry* world::listed_call_for(key k) const {
@@ -430,21 +445,12 @@ const world::entry* world::listed_call_for(key k) const {
   return found == calls_.end() ? nullptr : *found;
 }
 
-/// Returns: the call that this thread waits for or is just about to join, or null.
-const world::entry* world::awaited_by(int thread) const {
-  const entry* const inner = here_[static_cast<std::size_t>(thread)];
-  if (inner == nullptr) return nullptr;
-  if (inner->call.begun) return inner->on_executor ? inner : nullptr;
-  if (inner->joined != nothing) return &entries_[static_cast<std::size_t>(inner->joined)];
-  return threads_.in_critical_section(thread) ? listed_call_for(inner->on) : nullptr;
-}
-
 // --- The end -------------------------------------------------------------------------------------
 
 std::uint64_t world::judge() {
   if (group_ != nullptr) {
-    for (std::size_t i = 0; i < shard_count_; ++i) {
-      expect(shards_[i].listed() == 0, "a call is listed at the end");
+    for (const shard_type& s : shards_->all()) {
+      expect(s.listed() == 0, "a call is listed at the end");
     }
     judge_accounts();
     group_.reset();

@@ -71,6 +71,7 @@ class loader_error : public std::exception {
 using group_type = singleflight::group<key, value, key_hash>;
 using call_type = singleflight::detail::call<key, value>;
 using shard_type = singleflight::detail::call_map<key, value>;
+using shards_type = singleflight::detail::shards<key, value>;
 
 /// What a group is made of.
 struct plan {
@@ -94,7 +95,8 @@ struct how {
 ///   - at most one call is listed for a key, and nobody wants it or it has ended: never;
 ///   - a call is listed once, by the one that leads it, and is not listed again;
 ///   - only a listed call is joined: none that was forgotten, is dying or has ended;
-///   - a call is unlisted by its end, its forgetting, its age or the last loss of interest alone.
+///   - a call is unlisted by its end, its forgetting, its age or the last loss of interest alone, and
+///     for its age not by its own loader.
 /// When a caller has its answer:
 ///   - it is that of the call that it led or was seen to join, and an exception is the same object;
 ///   - the call had not ended, been given out or been forgotten before the caller came;
@@ -104,7 +106,9 @@ struct how {
 /// the counters add up, and values, exceptions and memory blocks made are gone.
 ///
 /// Those of the first kind run inside a critical section. They look at nothing but its shard and
-/// their own thread, since the search takes them to be independent of all else.
+/// their own thread, since the search takes them to be independent of all else. Whether a caller
+/// would wait for itself is looked up where it asks: when it is about to release the wait graph's
+/// mutex, under which all waits inside loaders begin and end.
 class world : public observer {
  public:
   world(scheduler& threads, const plan& p);
@@ -160,6 +164,7 @@ class world : public observer {
     how manner;
     bool on_executor = false;
     bool has_slept = false;
+    bool in_circle = false;  // as of its last look at the wait graph
     entry* outer = nullptr;  // whose loader made this one
     std::uint64_t entered = 0;
     int joined = nothing;    // the call that it has joined last
@@ -227,10 +232,9 @@ class world : public observer {
   void got(entry& e, const loader_error& error);
   void refused(entry& e, const std::error_code& why);
   void answered(entry& e, int of);
-  [[nodiscard]] bool in_a_circle(const entry& e);
-  [[nodiscard]] bool leads_back_to(int thread, const entry* call) const;
+  [[nodiscard]] bool would_wait_for_itself(const entry& e, std::size_t most_steps) const;
+  [[nodiscard]] bool leads_back_to(int thread, const entry& call, std::size_t most_steps) const;
   [[nodiscard]] const entry* listed_call_for(key k) const;
-  [[nodiscard]] const entry* awaited_by(int thread) const;
   void judge_accounts();
   void judge_futures();
   [[nodiscard]] std::uint64_t fingerprint() const;
@@ -245,8 +249,7 @@ class world : public observer {
   scheduler& threads_;
   const plan plan_;
   std::unique_ptr<group_type> group_;
-  const shard_type* shards_ = nullptr;  // null when the group is gone
-  std::size_t shard_count_ = 0;
+  const shards_type* shards_ = nullptr;  // null when the group is gone
   std::array<entry, max_threads * most_entries> entries_;
   std::array<std::size_t, max_threads> made_{};  // entries of each thread
   std::array<entry*, max_threads> here_{};       // the innermost entry of each thread

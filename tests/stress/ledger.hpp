@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What must hold of every operation in every interleaving, and the books that tell. The counters are
-// relaxed: anything stronger would order the threads, and hide from ThreadSanitizer what the group
-// itself forgets to order.
+// Checks each operation against the conditions that hold in every interleaving. The counters are
+// relaxed: anything stronger would order the threads, and hide from ThreadSanitizer a missing order
+// in the group itself.
 #ifndef SINGLEFLIGHT_TESTS_STRESS_LEDGER_HPP
 #define SINGLEFLIGHT_TESTS_STRESS_LEDGER_HPP
 
@@ -30,11 +30,12 @@ struct call_record {
   int key = 0;
   std::uint64_t number = 0;  // calls are numbered as their loaders begin
   bool stopped = false;      // whether the loader saw its stop token triggered
-  std::atomic<std::uint64_t> first_return = never;    // when somebody first came back with it
-  std::atomic<const void*> exception_seen = nullptr;  // where the first caller saw its exception
+  std::atomic<std::uint64_t> first_return = never;  // when the first caller returned with it
+  std::atomic<const void*> exception_seen =
+      nullptr;  // the address at which the first caller saw it
 };
 
-/// What loaders return. Counts how many of them there are.
+/// The result type of loaders. Counts its live objects.
 class answer {
  public:
   explicit answer(std::shared_ptr<call_record> c) noexcept : call_(std::move(c)) {
@@ -55,12 +56,12 @@ class answer {
   std::shared_ptr<call_record> call_;
 };
 
-/// What loaders and executors throw.
+/// The exception that loaders and executors throw.
 struct load_failed {
   std::shared_ptr<call_record> call;
 };
 
-/// How a caller enters, which is what it may be told.
+/// The way in which a caller enters, which decides the errors that it may get.
 struct visit {
   int key = 0;
   bool in_a_loader = false;
@@ -68,7 +69,7 @@ struct visit {
   bool has_stop = false;
 };
 
-/// What the ledger knows of one key.
+/// The records of one key.
 struct alignas(64) key_book {
   std::atomic<std::uint64_t> highest_returned{0};
   std::atomic<std::uint64_t> excuses_begun{0};
@@ -99,7 +100,7 @@ class ledger {
   struct entry {
     visit how;
     std::uint64_t at;            // on the ledger's clock
-    std::uint64_t highest;       // number that anybody had come back with
+    std::uint64_t highest;       // number that a caller had returned with
     std::uint64_t excuses_over;  // for its key
   };
   [[nodiscard]] entry enter(const visit& how) noexcept {
@@ -144,7 +145,7 @@ class ledger {
         first != &thrown) {
       plan_.violated("a caller got a copy of the exception");
     }
-    returned(e, *thrown.call, true);  // an exception does not say who led
+    returned(e, *thrown.call, true);  // an exception does not say whether its caller led
   }
 
   /// To be called while the error is being handled.
@@ -162,7 +163,7 @@ class ledger {
       if (!plan_.fills_up()) plan_.violated("a call was full that cannot be");
     } else if (why == std::errc::owner_dead) {
       if (!plan_.executors) plan_.violated("work ended without a result");
-      keep(std::current_exception());  // others have it, too
+      keep(std::current_exception());  // other callers have it, too
     } else {
       plan_.violated("a call_error has an unknown code");
     }
@@ -191,7 +192,8 @@ class ledger {
     expect(s.in_flight == 0 && s.waiting == 0, "a gauge is not 0 at the end");
     expect(s.timed_out == timed_out_.load(), "timed_out is not how many were told so");
     expect(s.cancelled >= cancelled_.load(), "cancelled is less than how many were told so");
-    expect(plan_.leaves || s.cancelled == 0, "somebody was cancelled by nobody");
+    expect(plan_.leaves || s.cancelled == 0,
+           "a caller was cancelled in a round without stop requests");
     expect(plan_.ages() || s.superseded == 0, "a call was superseded in a group without max_age");
     if (!plan_.executors)
       expect(s.failed == thrown_.load(), "failed is not how many loaders threw");
@@ -204,7 +206,7 @@ class ledger {
   [[nodiscard]] key_book& book(int key) noexcept { return books_[static_cast<std::size_t>(key)]; }
   [[nodiscard]] std::uint64_t tick() noexcept { return clock_.fetch_add(1, relaxed); }
 
-  /// A caller is back with a call's outcome.
+  /// A caller has returned with a call's outcome.
   void returned(const entry& e, call_record& call, bool led) noexcept {
     if (call.key != e.how.key) plan_.violated("a caller got another key's answer");
     if (call.first_return.load(relaxed) < e.at) plan_.violated("a caller got an ended call");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What happens in one round, all of it drawn from the seed and the round's number.
+// The plan of one round, drawn from the seed and the number of the round.
 #ifndef SINGLEFLIGHT_TESTS_STRESS_PLAN_HPP
 #define SINGLEFLIGHT_TESTS_STRESS_PLAN_HPP
 
@@ -14,7 +14,7 @@
 
 namespace stress {
 
-/// Draws what happens. The same seed draws the same; the interleaving is the machine's.
+/// A random number generator. The same seed gives the same plan; the interleaving may differ.
 class dice {
  public:
   dice(std::uint64_t seed, std::uint64_t round, std::uint64_t thread)
@@ -38,7 +38,7 @@ class dice {
 struct plan {
   std::uint64_t seed = 0;
   std::uint64_t round = 0;
-  int size = 0;  // operations, more or less
+  int size = 0;  // operations, about
   int keys = 0;
   int threads = 0;
   int operations = 0;  // of each thread
@@ -68,7 +68,7 @@ struct plan {
       p.options.max_waiters = random.below(4);
       if (random.one_in(2)) p.options.when_full = singleflight::group_options::run_alone;
     }
-    // max_age takes calls out of the map at any time, so nothing can be said of how many run.
+    // max_age takes calls out of the map at any time, so the number that run has no limit.
     p.counts_loaders = !p.ages() && random.one_in(2);
     return p;
   }
@@ -77,7 +77,8 @@ struct plan {
   [[nodiscard]] bool fills_up() const noexcept {
     return options.max_waiters != singleflight::group_options().max_waiters;
   }
-  /// Whether calls of one key come one after the other, so that their numbers say which is newer.
+  /// Returns: whether calls of one key come one after the other, so that their numbers say which is
+  /// newer.
   [[nodiscard]] bool strict() const noexcept {
     return !leaves && !forgets && !executors && !ages() && !fills_up();
   }

@@ -21,15 +21,15 @@
 #include <utility>
 #include <vector>
 
+#include "../thread_pool.hpp"
 #include "ledger.hpp"
 #include "plan.hpp"
-#include "pool.hpp"
 
 namespace stress {
 
 using clock = std::chrono::steady_clock;
 
-/// How many operations have ended, for who watches that some do.
+/// The number of operations that have ended; main watches that it grows.
 inline std::atomic<std::uint64_t> operations_done{0};
 
 /// A caller's stop token, which other threads can trigger.
@@ -80,13 +80,13 @@ class round {
   using group = singleflight::group<Key, answer>;
   using entry = ledger::entry;
 
-  /// What a loader does, drawn when its caller enters.
+  /// The behaviour of a loader, drawn when its caller enters.
   struct load {
     round& all;
     int key;
     std::uint64_t seed;
     std::uint64_t excuses_over;
-    int depth;       // of loaders around it
+    int depth;       // the number of loaders around it
     bool on_a_pool;  // whose threads must not wait for each other
 
     answer operator()() const { return all.execute(*this, nullptr); }
@@ -134,7 +134,8 @@ class round {
         break;
       case 2: {
         const singleflight::group_stats s = group_->stats();
-        if (s.waiting > 0 && s.led + s.rejected == 0) plan_.violated("somebody waits for nothing");
+        if (s.waiting > 0 && s.led + s.rejected == 0)
+          plan_.violated("a caller waits, and no call was ever begun");
         break;
       }
       case 3:
@@ -171,7 +172,7 @@ class round {
     const auto all = group_->in_flight();
     std::vector<Key> listed;
     for (const auto& call : all) {
-      if (call.waited < call.waited.zero()) plan_.violated("somebody waits since a time to come");
+      if (call.waited < call.waited.zero()) plan_.violated("a wait began in the future");
       listed.push_back(call.key);
     }
     std::sort(listed.begin(), listed.end());
@@ -196,8 +197,8 @@ class round {
     }
     how.has_stop = plan_.leaves && depth == 0 && random.one_in(3);
     if (how.has_stop) options.stop = slots_[static_cast<std::size_t>(who)].renew();
-    // Whoever can leave may be the last to do so, which unlists the call; who finds it full may run
-    // alone beside it.
+    // A caller that can leave may be the last one, and then unlists the call. A caller that finds
+    // the call full may run alone beside it.
     std::optional<ledger::excuse> excuse;
     if (how.has_deadline || how.has_stop || plan_.fills_up()) excuse.emplace(ledger_, k);
     const bool plain = !how.has_deadline && !how.has_stop && options.attempts == 1;
@@ -276,7 +277,7 @@ class round {
     const ledger::running here(ledger_, call, l.excuses_over);
     for (auto pauses = random.below(4); pauses > 0; --pauses) std::this_thread::yield();
     if (plan_.forgets && random.one_in(16)) forget(l.key, random.one_in(2));
-    // Not with `who`: a loader on a pool is nobody's.
+    // Not with the number of the caller: a loader on a pool has none.
     if (l.depth < 2 && random.one_in(8)) {
       enter(random, any_key(random), 0, l.depth + 1, false, l.on_a_pool);
     }
@@ -299,7 +300,7 @@ class round {
   ledger ledger_;
   std::vector<Key> keys_;
   std::vector<stop_slot> slots_;
-  pool pool_;
+  support::thread_pool pool_;
   std::optional<group> group_;
 };
 

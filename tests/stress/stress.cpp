@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Mixed operations from many threads, in rounds of about 24,000, checked against what must hold in
 // every interleaving. All that is random comes from the seed, which is printed; --round runs one
-// round of it again. The interleaving is the machine's: a failure that needs a rare one may take
-// several runs to come back.
+// round of it again. The interleaving is not repeated: a failure that needs a rare one may take
+// several runs to occur again.
 
 #include <getopt.h>
 

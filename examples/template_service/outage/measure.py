@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is measured: each second by the services and by MariaDB, each request by the load's program, each
+"""The measurements: each second by the services and by MariaDB, each request by the load generator, each
 query by MariaDB."""
 
 import collections
@@ -75,7 +75,7 @@ def by_second(requests, samples, length):
             "p99_ms": round(percentile(latencies, 0.99), 3),
             "store_queries": round(rate("Com_select"), 1),
             "store_connections": after["Threads_connected"] - OWN_CONNECTIONS,
-            "store_running": after["Threads_running"] - 1,  # without the one that asks
+            "store_running": after["Threads_running"] - 1,  # without this query
             "led": round(rate("singleflight_led_total"), 1),
             "joined": round(rate("singleflight_joined_total"), 1),
         })

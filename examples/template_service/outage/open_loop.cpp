@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// Sends requests at a fixed rate, whatever the answers do, as the users of a service do. A request's
-// latency counts from the moment at which it was due, so that one that had to wait for a connection
-// looks as late as it was.
+// Sends requests at a fixed rate, whatever the answers do, as the users of a service do. A
+// request's latency counts from the moment at which it was due, so that the wait for a connection
+// is part of it.
 
 #include <curl/curl.h>
 #include <sys/timerfd.h>
@@ -23,12 +23,12 @@
 #include <utility>
 #include <vector>
 
-#include "../../stampede/zipf.hpp"
+#include "../../common/zipf.hpp"
 
 namespace outage {
 namespace {
 
-using clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC, as whoever starts this has it
+using clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC, as in the process that starts this one
 using seconds = std::chrono::duration<double>;
 
 struct settings {
@@ -74,7 +74,7 @@ class alarm_clock {
   const int fd_;
 };
 
-/// A request, again and again.
+/// A request. The object is used again for later ones.
 struct request {
   struct cleanup {
     void operator()(CURL* handle) const noexcept { curl_easy_cleanup(handle); }
@@ -139,7 +139,7 @@ class open_loop {
     request& next = *free_.back();
     free_.pop_back();
     next.due = due;
-    // As a load balancer does that hashes: an id is always sent to the same server.
+    // As by a load balancer that hashes: an id is always sent to the same server.
     const auto id = ids_(random_);
     const std::string url = chosen_.servers[id % chosen_.servers.size()] +
                             "/template-details?locale=de&id=" + std::to_string(id);
@@ -177,7 +177,7 @@ class open_loop {
   const std::unique_ptr<CURLM, cleanup> multi_;
   alarm_clock alarm_;
   std::mt19937_64 random_;
-  const stampede::zipf_distribution ids_;
+  const examples::zipf_distribution ids_;
   std::exponential_distribution<double> gap_;
   std::list<request> all_;
   std::vector<request*> free_;

@@ -57,7 +57,7 @@ class Timeline:
 FULL = Timeline(warm=40, healthy=20, cut=20, back=20)
 QUICK = Timeline(warm=3, healthy=3, cut=4, back=2)
 
-# What happens to Redis, and how it comes back.
+# For each scenario: how Redis is cut off, and how it comes back.
 SCENARIOS = {"refused": ("kill", "start"), "hanging": ("stop", "go_on")}
 
 
@@ -72,7 +72,7 @@ class Run:
 
 
 class Stage:
-    """What all runs have in common: the store, the programs, the load."""
+    """The store, the programs and the load, which all runs share."""
 
     def __init__(self, fleet, programs, timeline, overload):
         self.fleet = fleet
@@ -171,7 +171,7 @@ def sleep_until(when):
 
 
 def judge(runs):
-    """What must hold on any machine, however slow."""
+    """Checks that hold on any machine, however slow."""
     for run in runs:
         if run.coalesce == "off":
             continue
@@ -230,7 +230,7 @@ def parse(arguments):
     parser.add_argument("--overload", type=float, default=1.5, metavar="FACTOR",
                         help="requests for each query that the store can answer (default: 1.5)")
     parser.add_argument("--docs", type=os.path.abspath, metavar="DIRECTORY",
-                        help="write outage.md and its pictures there")
+                        help="write the figures into outage.md there, and the pictures beside it")
     parser.add_argument("--programs", type=os.path.abspath, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=os.path.abspath, required=True, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

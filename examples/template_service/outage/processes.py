@@ -100,7 +100,7 @@ class Fleet:
             return log.read()
 
     def left_behind(self):
-        """The ids of processes that still carry the mark, whoever started them."""
+        """The ids of processes that still carry the mark, also those that their children started."""
         mark = f"{MARK}={self.directory}".encode()
         found = []
         for entry in filter(str.isdigit, os.listdir("/proc")):

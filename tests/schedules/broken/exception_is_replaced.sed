@@ -3,4 +3,4 @@
 # file: detail/lead.hpp
 # scenario: throw
 # oracle: a caller has no answer, and no loader was lost
-s/(detail::fail\(home, own, )current_failure\(\)/\1make_failure(std::errc::owner_dead, "failed")/
+s/(detail::fail\(home, own, )current_failure\(\)/\1make_call_error(reason::task_dropped)/

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Tells nobody that the last interested caller has left.
-# file: group.hpp
+# Does not stop the loader when the leader was the last that was interested.
+# file: detail/lead.hpp
 # scenario: stop_newcomer
 # oracle: whoever left a call last has not told its loader to stop
-s/unwanted.request_stop\(\);//g
+s/loader.request_stop\(\);//

@@ -3,4 +3,4 @@
 # file: detail/call_map.hpp
 # scenario: stop_one
 # oracle: a loader is told to stop that somebody still waits for
-s/if \(--c.interested > 0\) return stop_source_for<void\(\)>\(\);/if (--c.interested > 0) return c.stop;/
+s/if \(--c.interested > 0\) return no_stop_source\(\);/if (--c.interested > 0) return c.stop;/

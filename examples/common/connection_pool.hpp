@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-#ifndef TEMPLATE_SERVICE_CONNECTION_POOL_HPP
-#define TEMPLATE_SERVICE_CONNECTION_POOL_HPP
+#ifndef EXAMPLES_CONNECTION_POOL_HPP
+#define EXAMPLES_CONNECTION_POOL_HPP
 
-#include <poll.h>
-
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -15,30 +14,24 @@
 #include <utility>
 #include <vector>
 
-namespace template_service {
+namespace examples {
 
-/// All connections of a pool have been in use for as long as a caller may wait for one.
+/// Thrown to a caller that has waited for a connection as long as the pool allows.
 struct pool_exhausted : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 struct pool_stats {
-  std::size_t in_use = 0;
-  std::size_t waiting = 0;
+  std::size_t in_use = 0;       // connections
+  std::size_t waiting = 0;      // callers
+  std::size_t peak = 0;         // the highest sum of these two
+  std::uint64_t done = 0;       // uses that have ended
   std::uint64_t opened = 0;     // connections
-  std::uint64_t exhausted = 0;  // callers that waited in vain
+  std::uint64_t exhausted = 0;  // callers that gave up their wait
 };
 
-/// Returns: whether nothing has happened on an idle connection. What a server sends unasked is that it
-/// has closed it.
-inline bool is_quiet(int socket) noexcept {
-  pollfd events{.fd = socket, .events = POLLIN, .revents = 0};
-  return poll(&events, 1, 0) == 0;
-}
-
 /// At most `size` connections, opened when they are first needed and again when they have become
-/// unusable. Whoever finds all of them in use waits for one, but no longer than `patience`: an endless
-/// queue helps nobody.
+/// unusable. A caller that finds all of them in use waits for one, but no longer than `patience`.
 template <class Connection>
 class connection_pool {
  public:
@@ -47,6 +40,11 @@ class connection_pool {
   connection_pool(std::size_t size, std::chrono::milliseconds patience, connect_function connect)
       : size_(size), patience_(patience), connect_(std::move(connect)) {
     idle_.reserve(size);
+  }
+
+  /// Opens all connections. To be called before the pool is used.
+  void open_all() {
+    while (idle_.size() < size_) idle_.push_back(open());
   }
 
   /// Calls `work` with a connection, which is closed if that throws.
@@ -60,7 +58,7 @@ class connection_pool {
     return result;
   }
 
-  /// Closes the connections that nobody uses.
+  /// Closes the connections that are not in use.
   void close_idle() {
     std::vector<std::unique_ptr<Connection>> closed;
     closed.reserve(size_);
@@ -73,25 +71,33 @@ class connection_pool {
     return stats_;
   }
 
+  /// Sets the counters to zero, and the peak to what is asked for now.
+  void reset_stats() {
+    const std::lock_guard lock(mutex_);
+    stats_ = {
+        .in_use = stats_.in_use, .waiting = stats_.waiting, .peak = stats_.in_use + stats_.waiting};
+  }
+
  private:
-  /// One of the `size` places, given back on every path.
+  /// One of the `size` places, released on every path.
   struct place {
     explicit place(connection_pool& from) : pool(from), connection(from.take()) {}
     place(const place&) = delete;
     place& operator=(const place&) = delete;
     ~place() {
       if (!sound) connection.reset();
-      pool.give_back(std::move(connection));
+      pool.put_back(std::move(connection));
     }
 
     connection_pool& pool;
-    std::unique_ptr<Connection> connection;  // null: to be opened
+    std::unique_ptr<Connection> connection;  // null: not open yet
     bool sound = false;
   };
 
   std::unique_ptr<Connection> take() {
     std::unique_lock lock(mutex_);
     ++stats_.waiting;
+    stats_.peak = std::max(stats_.peak, stats_.in_use + stats_.waiting);
     const bool has_place =
         one_is_free_.wait_for(lock, patience_, [&] { return stats_.in_use < size_; });
     --stats_.waiting;
@@ -113,11 +119,12 @@ class connection_pool {
     return connection;
   }
 
-  void give_back(std::unique_ptr<Connection> connection) {
+  void put_back(std::unique_ptr<Connection> connection) {
     {
       const std::lock_guard lock(mutex_);
       --stats_.in_use;
-      if (connection != nullptr) idle_.push_back(std::move(connection));  // reserved: cannot fail
+      ++stats_.done;
+      if (connection != nullptr) idle_.push_back(std::move(connection));  // cannot throw: reserved
     }
     one_is_free_.notify_one();
   }
@@ -131,6 +138,6 @@ class connection_pool {
   pool_stats stats_;                               // guarded by mutex_
 };
 
-}  // namespace template_service
+}  // namespace examples
 
-#endif  // TEMPLATE_SERVICE_CONNECTION_POOL_HPP
+#endif  // EXAMPLES_CONNECTION_POOL_HPP

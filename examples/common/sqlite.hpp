@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef STAMPEDE_SQLITE_HPP
-#define STAMPEDE_SQLITE_HPP
+#ifndef EXAMPLES_SQLITE_HPP
+#define EXAMPLES_SQLITE_HPP
 
 #include <sqlite3.h>
 
@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace stampede::sqlite {
+namespace examples::sqlite {
 
 inline void check(int code, sqlite3* handle) {
   if (code == SQLITE_OK) return;
@@ -107,6 +107,6 @@ class statement {
   std::unique_ptr<sqlite3_stmt, finalizer> handle_;
 };
 
-}  // namespace stampede::sqlite
+}  // namespace examples::sqlite
 
-#endif  // STAMPEDE_SQLITE_HPP
+#endif  // EXAMPLES_SQLITE_HPP

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: MIT
-#ifndef STAMPEDE_TEMP_FILE_HPP
-#define STAMPEDE_TEMP_FILE_HPP
+#ifndef EXAMPLES_TEMP_FILE_HPP
+#define EXAMPLES_TEMP_FILE_HPP
 
 #include <filesystem>
 #include <random>
 #include <string>
 #include <system_error>
 
-namespace stampede {
+namespace examples {
 
-/// A file name of its own in the system's directory for temporary files, and the file's end.
+/// A unique name in the system's directory for temporary files. The destructor deletes the file.
 class temp_file {
  public:
   temp_file() {
     std::random_device random;
-    path_ =
-        std::filesystem::temp_directory_path() /
-        ("singleflight-stampede-" + std::to_string(random()) + std::to_string(random()) + ".db");
+    path_ = std::filesystem::temp_directory_path() /
+            ("singleflight-example-" + std::to_string(random()) + std::to_string(random()) + ".db");
   }
   temp_file(const temp_file&) = delete;
   temp_file& operator=(const temp_file&) = delete;
@@ -33,6 +32,6 @@ class temp_file {
   std::filesystem::path path_;
 };
 
-}  // namespace stampede
+}  // namespace examples
 
-#endif  // STAMPEDE_TEMP_FILE_HPP
+#endif  // EXAMPLES_TEMP_FILE_HPP

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef SINGLEFLIGHT_TESTS_STRESS_POOL_HPP
-#define SINGLEFLIGHT_TESTS_STRESS_POOL_HPP
+#ifndef SINGLEFLIGHT_TESTS_THREAD_POOL_HPP
+#define SINGLEFLIGHT_TESTS_THREAD_POOL_HPP
 
 #include <condition_variable>
 #include <deque>
@@ -10,17 +10,17 @@
 #include <utility>
 #include <vector>
 
-namespace stress {
+namespace support {
 
-/// A plain thread pool. Its destructor runs what is queued.
-class pool {
+/// Threads that run tasks in the order in which they were posted. The destructor runs what is queued.
+class thread_pool {
  public:
-  explicit pool(int threads) {
+  explicit thread_pool(int threads) {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
   }
-  pool(const pool&) = delete;
-  pool& operator=(const pool&) = delete;
-  ~pool() {
+  thread_pool(const thread_pool&) = delete;
+  thread_pool& operator=(const thread_pool&) = delete;
+  ~thread_pool() {
     {
       const std::lock_guard lock(mutex_);
       closed_ = true;
@@ -58,6 +58,6 @@ class pool {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace stress
+}  // namespace support
 
-#endif  // SINGLEFLIGHT_TESTS_STRESS_POOL_HPP
+#endif  // SINGLEFLIGHT_TESTS_THREAD_POOL_HPP
