@@ -38,6 +38,9 @@ class waits {
     edge.leader = &leaders_[call];
     return graph_.add(edge);
   }
+  bool waits_for(std::size_t waiter, std::size_t other) {
+    return graph_.waits_for(thread(waiter), thread(other));
+  }
   void remove(std::size_t waiter) { graph_.remove(edges_[waiter]); }
   void set_leader(std::size_t call, std::thread::id who) { graph_.set_leader(leaders_[call], who); }
 
@@ -86,6 +89,21 @@ TEST(WaitGraph, HoldsNoEdgeOfACallThatNobodyLeads) {
   w.set_leader(2, thread(3));  // another thread has claimed it
   EXPECT_FALSE(w.add(3, 1));
   EXPECT_TRUE(w.add(2, 1));
+}
+
+TEST(WaitGraph, KnowsWhichThreadWaitsForWhich) {
+  waits w(4);
+  EXPECT_TRUE(w.waits_for(1, 1));
+  EXPECT_FALSE(w.waits_for(1, 2));
+  EXPECT_FALSE(w.waits_for(0, 1));  // nobody waits
+  ASSERT_TRUE(w.add(1, 2));
+  ASSERT_TRUE(w.add(2, 3));
+  EXPECT_TRUE(w.waits_for(1, 3));
+  EXPECT_FALSE(w.waits_for(3, 1));
+  EXPECT_FALSE(w.waits_for(1, 4));
+  w.remove(2);
+  EXPECT_TRUE(w.waits_for(1, 2));
+  EXPECT_FALSE(w.waits_for(1, 3));
 }
 
 // No correct program has a circle in the graph. If one has, callers must come back all the same: the
