@@ -165,6 +165,34 @@ TEST(Value, ThatThrowsWhenCopiedThrowsOnlyAtWhoTakesACopy) {
   EXPECT_EQ(g.stats().failed, 0U);
 }
 
+// A caller that is refused, because it would wait for itself, has not joined the call.
+TEST(Value, IsNotCopiedBecauseOfACallerThatWasRefused) {
+  group<int, throws_when_copied> g;
+  group<int, int> other;
+  support::threads threads;
+  threads.start([&] {
+    auto led = g.do_call(0, [&] {
+      support::await([&] { return other.stats().led == 1; }, "the other call");
+      (void)other.do_call(1, [] { return 0; });
+      return throws_when_copied();
+    });
+    EXPECT_FALSE(led.shared());
+    EXPECT_NO_THROW((void)std::move(led).value());
+  });
+  support::await([&] { return g.stats().led == 1; }, "the call");
+  (void)other.do_call(1, [&] {
+    support::await_followers(other, 1);
+    try {
+      (void)g.do_call(0, [] { return throws_when_copied(); });
+      ADD_FAILURE() << "was not refused";
+    } catch (const singleflight::call_error&) {
+    }
+    return 0;
+  });
+  threads.join();
+  EXPECT_EQ(g.stats().rejected, 1U);
+}
+
 TEST(Value, ThatThrowsWhenMovedFailsItsCall) {
   group<int, throws_when_moved> g;
   const auto make = [] { return throws_when_moved(0); };

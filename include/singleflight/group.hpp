@@ -32,6 +32,7 @@
 #include "detail/saturating_time.hpp"
 #include "detail/shards.hpp"
 #include "detail/traits.hpp"
+#include "detail/wait_graph.hpp"
 #include "options.hpp"
 #include "result.hpp"
 #include "stats.hpp"
@@ -389,11 +390,12 @@ class group {
   }
 
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
-  /// Unless this thread leads it: to begin it anew inside itself would be a recursion without end.
+  /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
   template <class K>
   call* joinable(shard& home, std::uint64_t hash, const K& key) SINGLEFLIGHT_REQUIRES(home.mutex) {
     call* const running = home.find(hash, key, equal_);
-    if (running == nullptr || !ages() || clock::now() < expiry(*running) || is_led_here(*running)) {
+    if (running == nullptr || !ages() || clock::now() < expiry(*running) ||
+        waits_for_this_thread(*running)) {
       return running;
     }
     home.supersede(*running);
@@ -409,6 +411,13 @@ class group {
 
   [[nodiscard]] static bool is_led_here(const call& running) noexcept {
     return running.leader == std::this_thread::get_id();
+  }
+
+  /// Whether this thread leads the call, or its leader waits for this thread inside the loader.
+  [[nodiscard]] static bool waits_for_this_thread(const call& running) noexcept {
+    return is_led_here(running) ||
+           (detail::calls_led_by_this_thread > 0 &&
+            detail::the_wait_graph().waits_for(running.leader, std::this_thread::get_id()));
   }
 
   [[nodiscard]] bool ages() const noexcept { return options_.max_age != (clock::duration::max)(); }
