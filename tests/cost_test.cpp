@@ -140,18 +140,23 @@ TEST(Allocations, AreNeverSavedByKeepingAHugeKey) {
   }
 }
 
-// A group allocates its shards together, and the buckets of each.
+// A group allocates its place in the list of groups, its shards together, and the buckets of each.
+int shards_by_allocations(const singleflight::group_options& options = {}) {
+  return cost_of([&] { const group<int, int> g(options); }).allocations - 2;
+}
+
 TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
-  const auto shards = [](std::size_t wanted) {
-    return cost_of([&] { const group<int, int> g({.shards = wanted}); }).allocations - 1;
-  };
+  const auto shards = [](std::size_t wanted) { return shards_by_allocations({.shards = wanted}); };
   EXPECT_EQ(shards(1), 1);
   EXPECT_EQ(shards(2), 2);
   EXPECT_EQ(shards(3), 4);
   EXPECT_EQ(shards(100), 128);
+}
+
+TEST(Allocations, OfAGroupOfDefaultSizeAreForEightShardsAThreadBetween8And64) {
   const unsigned threads = std::max(std::thread::hardware_concurrency(), 1U);
-  EXPECT_EQ(static_cast<unsigned>(shards(0)), std::bit_ceil(8 * threads));
-  EXPECT_EQ(cost_of([] { const group<int, int> g; }).allocations - 1, shards(0));
+  EXPECT_EQ(static_cast<unsigned>(shards_by_allocations()),
+            std::bit_ceil(std::min(8 * threads, 64U)));
 }
 
 // A shard doubles its buckets when it has as many calls, so that its chains stay short.

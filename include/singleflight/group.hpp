@@ -23,9 +23,9 @@
 #include "detail/call_map.hpp"
 #include "detail/config.hpp"
 #include "detail/executor_call.hpp"
-#include "detail/executor_calls.hpp"
 #include "detail/exit.hpp"
 #include "detail/follow.hpp"
+#include "detail/fork.hpp"
 #include "detail/key.hpp"
 #include "detail/lead.hpp"
 #include "detail/loader.hpp"
@@ -91,6 +91,11 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// returned or threw is visible to every caller that gets that result or exception. An exception is
 /// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
+/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads, without
+/// their waiters, and no others: their futures fail with `owner_dead`, and tasks of them do nothing.
+/// `fork` takes every shard's lock; do not call it in `KeyEqual`, a copy of a `Key`, `operator new` or a
+/// signal handler.
+///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
 /// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's key,
 /// at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower takes one
@@ -137,7 +142,8 @@ class group {
       : options_(checked(options)),
         shards_(options_.shards),
         hash_(std::move(hash)),
-        equal_(std::move(equal)) {
+        equal_(std::move(equal)),
+        registered_(std::make_unique<detail::registered_group<Key, Value>>(shards_.all())) {
     detail::watch_this_thread();
   }
 
@@ -147,12 +153,18 @@ class group {
   /// Precondition: every member function has returned, unless the process is ending: a static group
   /// may be destroyed while calls are in flight, which then end in memory that stays.
   /// Blocks: until no call is left on an executor. A call that its executor neither runs nor drops
-  /// blocks without end. A call whose loader has ended the process does not block.
+  /// blocks without end. Where `std::exit` destroys the group, calls that are queued fail with
+  /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor.
   ~group() {
-    if (executor_calls_.wait() && stats().in_flight == 0) return;
+    detail::executor_calls& on_executors = registered_->on_executors;
+    const bool none_left =
+        on_executors.empty() ||
+        (detail::is_in_exit() ? on_executors.end_at_exit() : on_executors.wait());
+    if (none_left && stats().in_flight == 0) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
+    static_cast<void>(registered_.release());
   }
 
   /// Leads a call for `key`, or follows the one that is listed.
@@ -346,7 +358,8 @@ class group {
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
-        detail::make_executor_call(started, home, executor_calls_, hash, std::forward<K>(key));
+        detail::make_executor_call(started, home, registered_->on_executors, hash,
+                                   std::forward<K>(key));
         wait.attend(home, started->get());
         started->begin();
         begin(home, started->get(), running, 0, me);
@@ -370,7 +383,8 @@ class group {
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key);
     if (running == nullptr || must_run_alone(*running)) {
-      detail::make_executor_call(started, home, executor_calls_, hash, std::forward<K>(key));
+      detail::make_executor_call(started, home, registered_->on_executors, hash,
+                                 std::forward<K>(key));
       std::shared_future<Value> future = started->get().shared->future;
       started->begin();
       begin(home, started->get(), running, 1, me);
@@ -423,7 +437,11 @@ class group {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own, interested);
-    if (running == nullptr) home.list(own);
+    if (running != nullptr) [[unlikely]] {
+      home.keep_unlisted(own);
+    } else {
+      home.list(own);
+    }
     me.count(home, running == nullptr ? &group_stats::led : &group_stats::rejected);
   }
 
@@ -521,7 +539,7 @@ class group {
   detail::shards<Key, Value> shards_;
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const Hash hash_;
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const KeyEqual equal_;
-  detail::executor_calls executor_calls_;
+  std::unique_ptr<detail::registered_group<Key, Value>> registered_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

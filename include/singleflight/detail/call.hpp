@@ -52,7 +52,7 @@ struct shared_state {
   std::promise<Value> promise;  // used only by the thread that ends the call, after it is unlisted
   std::shared_future<Value> future = promise.get_future().share();
   std::size_t waiters = 0;                              // callers that wait now
-  bool leader_waits = false;                            // the caller that had an executor run it
+  std::thread::id launcher;                             // the waiter that had an executor run it
   std::chrono::steady_clock::time_point waiting_since;  // without a break
   bool joined = false;                                  // whether any caller has followed
   bool handed_out = false;                              // whether any caller was given the future
@@ -72,14 +72,14 @@ struct call {
   ~call() = default;
 
   /// Whether new callers can join: whether it is in the map.
-  [[nodiscard]] bool listed() const noexcept { return link != nullptr; }
+  [[nodiscard]] bool listed() const noexcept { return link != nullptr && !unlisted; }
 
   /// How many callers wait for it.
   [[nodiscard]] std::size_t waiters() const noexcept { return shared ? shared->waiters : 0; }
 
   /// How many of them have joined it.
   [[nodiscard]] std::size_t followers() const noexcept {
-    return shared ? shared->waiters - (shared->leader_waits ? 1 : 0) : 0;
+    return shared ? shared->waiters - (shared->launcher != std::thread::id() ? 1 : 0) : 0;
   }
 
   /// Whether any caller has followed.
@@ -95,9 +95,10 @@ struct call {
   std::thread::id leader;  // no thread while an executor has it queued
   stop_source stop;        // fixed; asked to stop outside the mutex, through a copy
   std::chrono::steady_clock::time_point began;  // only if the group has a max_age; fixed
-  call* next = nullptr;                         // in the bucket's chain
-  call** link = nullptr;       // what points at this call in that chain; null: not listed
+  call* next = nullptr;        // in the chain of its bucket, or of the calls that are not listed
+  call** link = nullptr;       // what points at this call in that chain; null: it does not run
   std::size_t interested = 0;  // callers that still want the result, the leader included
+  bool unlisted = false;       // runs outside of the map: no longer in it, or never
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
 };

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <new>
 #include <thread>
@@ -38,8 +39,9 @@ struct wait_needs {
 /// to them.
 ///
 /// A hash map with chained buckets whose nodes are the calls themselves, in their leaders' frames.
-/// The alignment keeps the shards themselves off each other's cache lines; their bucket arrays may
-/// share one.
+/// Calls that run and are not listed are in a chain of their own, so that a forked child can find
+/// every call. The alignment keeps the shards themselves off each other's cache lines; their bucket
+/// arrays may share one.
 template <class Key, class Value>
 class alignas(64) call_map {
  public:
@@ -86,12 +88,17 @@ class alignas(64) call_map {
     ++listed_;
   }
 
+  /// Keeps a call that begins out of the map: no other caller can find it.
+  void keep_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.unlisted = true;
+    link(c, unlisted_);
+  }
+
   /// Takes a listed call out of the map while it goes on. Its waiters stay with it.
   void unlist(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    *c.link = c.next;
-    if (c.next != nullptr) c.next->link = c.link;
-    c.link = nullptr;
+    unlink(c);
     --listed_;
+    keep_unlisted(c);
   }
 
   /// Takes a listed call out of the map because of its age.
@@ -157,7 +164,8 @@ class alignas(64) call_map {
   /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves the
   /// newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.listed()) unlist(c);
+    unlink(c);
+    if (!c.unlisted) --listed_;
     key_buffer_.keep(c.key);
     c.ended = true;
     --stats_.in_flight;
@@ -167,6 +175,14 @@ class alignas(64) call_map {
       handle->running = nullptr;
       handle->joined = c.shared->joined;
     }
+  }
+
+  /// In a forked child, which has only this thread: takes the other threads out of the accounts, and
+  /// their calls out of the map. Runs no user code. Calls are in their leaders' frames, which are
+  /// still there, but not for long. `lost` is what those who hold the futures of such calls get.
+  void forget_other_threads(const std::exception_ptr& lost) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    for (std::size_t i = 0; i < bucket_count_; ++i) forget_other_threads(buckets_[i], lost);
+    forget_other_threads(unlisted_, lost);
   }
 
   [[nodiscard]] const group_stats& stats() const SINGLEFLIGHT_REQUIRES(mutex) { return stats_; }
@@ -193,11 +209,53 @@ class alignas(64) call_map {
     the_wait_graph().set_leader(c.shared->handle->leader, c.leader);
   }
 
-  static void link(call_type& c, call_type*& bucket) noexcept {
-    c.next = bucket;
-    if (bucket != nullptr) bucket->link = &c.next;
-    c.link = &bucket;
-    bucket = &c;
+  static void link(call_type& c, call_type*& chain) noexcept {
+    c.next = chain;
+    if (chain != nullptr) chain->link = &c.next;
+    c.link = &chain;
+    chain = &c;
+  }
+
+  static void unlink(call_type& c) noexcept {
+    *c.link = c.next;
+    if (c.next != nullptr) c.next->link = c.link;
+    c.link = nullptr;
+  }
+
+  void forget_other_threads(call_type* chain, const std::exception_ptr& lost) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    const std::thread::id self = std::this_thread::get_id();
+    for (call_type* next; chain != nullptr; chain = next) {
+      next = chain->next;
+      const bool stays = chain->leader == self;
+      if (chain->shared) forget_waiters(*chain, stays ? self : std::thread::id());
+      if (!stays) lose(*chain, lost);
+    }
+  }
+
+  /// Takes out a call's waiters, in a forked child, but for a launcher that the child has.
+  void forget_waiters(call_type& c, std::thread::id self) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    shared_state<Key, Value>& waited_for = *c.shared;
+    const bool launcher_stays = self != std::thread::id() && waited_for.launcher == self;
+    if (!launcher_stays) waited_for.launcher = {};
+    const std::size_t gone = waited_for.waiters - (launcher_stays ? 1 : 0);
+    waited_for.waiters -= gone;
+    c.interested -= gone;
+    stats_.waiting -= gone;
+    if (waited_for.handle != nullptr) waited_for.handle->stoppable.reset();  // names their frames
+  }
+
+  /// Takes out a call that a forked child will never end.
+  void lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    unlink(c);
+    if (!c.unlisted) --listed_;
+    --stats_.in_flight;
+    if (!c.shared) return;
+    if (handle_type* handle = c.shared->handle.get()) handle->running = nullptr;
+#if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
+    if (std::exchange(c.shared->handed_out, false)) c.shared->promise.set_exception(why);
+#endif
   }
 
   /// Doubles the buckets. Where there is no memory for that, chains get longer instead: a caller
@@ -223,6 +281,7 @@ class alignas(64) call_map {
   std::size_t bucket_count_ SINGLEFLIGHT_GUARDED_BY(mutex) = first_buckets;  // a power of two
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
+  call_type* unlisted_ SINGLEFLIGHT_GUARDED_BY(mutex) = nullptr;  // the first of their chain
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
 };

@@ -107,7 +107,7 @@ class waiter {
     began_ = true;
     ticket_ = home.make_ticket(own, needs());
     home.add_waiter(own);
-    own.shared->leader_waits = true;
+    own.shared->launcher = std::this_thread::get_id();
   }
 
   /// Waits for the call to end, or for this caller to leave it.
@@ -193,7 +193,7 @@ class waiter {
     if (why == reason::stop) home.count(&group_stats::cancelled);
     if (running == nullptr) return true;
     if (why == reason::newer_call && running->listed()) home.supersede(*running);
-    if (began_) running->shared->leader_waits = false;
+    if (began_) running->shared->launcher = {};
     stop_source loader = home.remove_waiter(*running);
     guard.unlock();
     loader.request_stop();

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "call_map.hpp"
@@ -46,7 +47,9 @@ class shards {
     return {all_[static_cast<std::size_t>(mixed >> 1 >> shift_)], mixed << bits_};
   }
 
-  [[nodiscard]] const std::vector<shard>& all() const noexcept { return all_; }
+  /// In memory of their own, not in this object.
+  [[nodiscard]] std::span<shard> all() noexcept { return all_; }
+  [[nodiscard]] std::span<const shard> all() const noexcept { return all_; }
 
  private:
   const unsigned bits_;
