@@ -62,8 +62,7 @@ class StopCallback : public testing::TestWithParam<way> {
       });
       outer.join();
     }
-    EXPECT_EQ(inner.stats().in_flight, 0U);
-    EXPECT_EQ(inner.stats().waiting, 0U);
+    support::expect_idle(inner);
   }
 };
 
@@ -128,7 +127,7 @@ TEST_P(StopCallback, MayRunAQueuedTaskThatOthersWaitFor) {
     asking.join();
     EXPECT_EQ(queued.get(), 7);
     EXPECT_EQ(g.stats().rejected, 0U);
-    EXPECT_EQ(g.stats().in_flight, 0U);
+    support::expect_idle(g);
     return ran;
   });
 }
