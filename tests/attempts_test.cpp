@@ -71,7 +71,7 @@ struct herd {
         if (e) std::rethrow_exception(e);
       } catch (const load_failed& failure) {
         ++counts[failure.what()];
-        EXPECT_EQ(objects.emplace(failure.what(), e).first->second, e);
+        support::expect_same(objects.emplace(failure.what(), e).first->second, e);
       }
     }
     return counts;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <singleflight/group.hpp>
@@ -13,6 +14,10 @@
 #include <system_error>
 #include <vector>
 #include <version>
+
+#if defined(__cpp_lib_jthread)
+#include <stop_token>
+#endif
 
 #include "executors.hpp"
 #include "support.hpp"
@@ -23,6 +28,8 @@ using singleflight::call_error;
 using singleflight::call_options;
 using singleflight::group;
 using support::expect_idle;
+
+using namespace std::chrono_literals;
 
 constexpr auto circle = std::errc::resource_deadlock_would_occur;
 
@@ -77,7 +84,7 @@ TEST_P(Circle, OfThreadsFailsInOneAndByThatInAll) {
   r.run_and_throw();
   for (const std::exception_ptr& e : r.told) {
     EXPECT_EQ(support::call_error_of(e), circle);
-    EXPECT_EQ(e, r.told.front());
+    support::expect_same(e, r.told.front());
   }
 }
 
@@ -88,6 +95,25 @@ TEST_P(Circle, OfThreadsGivesAllAValueIfTheOneRefusedCatches) {
   for (const std::exception_ptr& e : r.told) EXPECT_EQ(e, nullptr);
   EXPECT_EQ(std::count(r.value.begin(), r.value.end(), 42),
             static_cast<std::ptrdiff_t>(GetParam()));
+}
+
+// Circles with deadlines stood until the first deadline, and it was never said what was wrong.
+TEST_P(Circle, OfThreadsIsRefusedInOneWhateverCouldEndTheirWaits) {
+  std::vector<call_options> all{{.deadline = std::chrono::steady_clock::now() + 1h},
+                                {.timeout = 1h},
+                                {.timeout = 1h, .attempts = 2}};
+#if defined(__cpp_lib_jthread)
+  const std::stop_source never;
+  all.push_back({.stop = never.get_token()});
+  all.push_back({.timeout = 1h, .stop = never.get_token()});
+#endif
+  for (const call_options& options : all) {
+    ring r(GetParam());
+    r.options = options;
+    r.run_and_catch();
+    EXPECT_EQ(r.refused, 1);
+    EXPECT_EQ(r.g.stats().timed_out, 0U);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(OfTwoThreeAndTwenty, Circle, testing::Values(2, 3, 20));
@@ -162,24 +188,12 @@ TEST(CircleAcrossGroups, OfDifferentTypesIsRefusedInOne) {
     });
   });
   EXPECT_EQ(support::call_error_of(told[0]), circle);
-  EXPECT_EQ(told[0], told[1]);
+  support::expect_same(told[0], told[1]);
   EXPECT_EQ(numbers.stats().rejected + names.stats().rejected, 1U);
   EXPECT_EQ(numbers.stats().joined + names.stats().joined, 1U);
   expect_idle(numbers);
   expect_idle(names);
 }
-
-#if defined(__cpp_lib_jthread)
-
-TEST(CircleOfWaits, ThatOnlyAStopRequestCouldEndIsRefusedInOne) {
-  const std::stop_source never;
-  ring r(3);
-  r.options.stop = never.get_token();
-  r.run_and_catch();
-  EXPECT_EQ(r.refused, 1);
-}
-
-#endif
 
 TEST(CircleOfWaits, LeavesNothingBehindAThousandTimesOver) {
   for (int i = 0; i < 1000; ++i) {

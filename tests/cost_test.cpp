@@ -335,6 +335,27 @@ TEST_F(Copies, AreOneForEachWhoTakesTheSharedValue) {
   EXPECT_EQ(counted::moves, 1);
 }
 
+TEST_F(Copies, AreNoneForALeaderWhoseCallRefusedACaller) {
+  group<int, int> other;
+  support::threads threads;
+  threads.start([&] {
+    [[maybe_unused]] const counted taken = g.do_call(1, [&] {
+      support::await([&] { return other.stats().led == 1; }, "the other call");
+      (void)other.do_call(2, [] { return 0; });
+      return counted();
+    });
+  });
+  support::await([&] { return g.stats().led == 1; }, "the call");
+  (void)other.do_call(2, [&] {
+    support::await_followers(other, 1);
+    EXPECT_THROW((void)g.do_call(1, [] { return counted(); }), singleflight::call_error);
+    return 0;
+  });
+  threads.join();
+  EXPECT_EQ(counted::copies, 0);
+  EXPECT_EQ(counted::moves, 2);
+}
+
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 
 TEST(Locks, AreTwoForAnUnsharedCall) {

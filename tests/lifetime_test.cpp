@@ -112,13 +112,14 @@ class calls_again {
  public:
   using group_type = group<int, calls_again>;
 
-  calls_again() = default;
+  // Does not call. (No default constructor: MSVC's std::promise would use it, and then assign.)
+  explicit calls_again(std::nullptr_t) {}
   calls_again(group_type& g, std::atomic<int>& calls) : group_(&g), calls_(&calls) {}
   calls_again(calls_again&& other) noexcept : group_(other.group_), calls_(other.calls_) {}
   ~calls_again() {
     if (group_ == nullptr) return;
     for (const int key : {1, 2}) {
-      if (group_->do_call(key, [] { return calls_again(); }).led()) ++*calls_;
+      if (group_->do_call(key, [] { return calls_again(nullptr); }).led()) ++*calls_;
     }
   }
 
@@ -142,7 +143,7 @@ TEST(Lifetime, OfASharedValueMayEndWithACallOfTheGroup) {
     support::threads followers;
     (void)lead_for(
         g, 4, followers, [&] { return calls_again(g, calls); },
-        [&] { (void)g.do_call(1, [] { return calls_again(); }); });
+        [&] { (void)g.do_call(1, [] { return calls_again(nullptr); }); });
   }
   EXPECT_GE(calls, 1);
   EXPECT_EQ(g.stats().in_flight, 0U);
@@ -151,12 +152,14 @@ TEST(Lifetime, OfASharedValueMayEndWithACallOfTheGroup) {
 TEST(Lifetime, OfWhatALoaderCapturedMayEndWithACallOfTheGroup) {
   std::atomic<int> calls{0};
   group<int, calls_again> g({.shards = 1});
-  (void)g.do_call(1, [captured = calls_again(g, calls)] { return calls_again(); });
+  (void)g.do_call(1, [captured = calls_again(g, calls)] { return calls_again(nullptr); });
   EXPECT_EQ(calls, 2);
   support::threads follower;
   (void)lead_for(
-      g, 1, follower, [] { return calls_again(); },
-      [&] { (void)g.do_call(1, [captured = calls_again(g, calls)] { return calls_again(); }); });
+      g, 1, follower, [] { return calls_again(nullptr); },
+      [&] {
+        (void)g.do_call(1, [captured = calls_again(g, calls)] { return calls_again(nullptr); });
+      });
   follower.join();
   EXPECT_EQ(g.stats().in_flight, 0U);
 }

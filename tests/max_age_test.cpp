@@ -25,6 +25,7 @@
 #include <stop_token>
 #endif
 
+#include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
 
@@ -269,6 +270,76 @@ TEST(MaxAge, KeepsTheAccountsWhereAgesDeadlinesAndEndsRace) {
   EXPECT_EQ(stats.in_flight, 0U);
   EXPECT_EQ(stats.waiting, 0U);
   EXPECT_TRUE(g.in_flight().empty());
+}
+
+/// A loader that is older than `max_age` when it calls for the key of a call that waits for it.
+class OldLoader : public testing::Test {
+ protected:
+  static constexpr auto age = 1ms;
+  group<std::string, int> g{{.max_age = age}};
+  std::atomic<int> loads{0};
+
+  /// Returns: a loader that grows too old and then does `ask`.
+  template <class Ask>
+  auto too_old_then(Ask ask) {
+    return [this, ask] {
+      ++loads;
+      await_time(clock::now() + age);
+      return *ask();
+    };
+  }
+  template <class Ask>
+  void expect_refusal(const Ask& ask, int loaders) {
+    const auto told = support::thrown_by([&] { (void)ask(); });
+    EXPECT_EQ(support::call_error_of(told), std::errc::resource_deadlock_would_occur);
+    EXPECT_EQ(loads.exchange(0), loaders);
+    EXPECT_EQ(g.stats().superseded, 0U);
+    support::expect_idle(g);
+  }
+  int one() { return ++loads; }
+};
+
+// It superseded its own call and began it anew, inside itself, until the stack ended.
+TEST_F(OldLoader, IsRefusedItsOwnKey) {
+  const auto again = [this] { return one(); };
+  expect_refusal(
+      [&] { return g.do_call("a", too_old_then([&] { return g.do_call("a", again); })); }, 1);
+  expect_refusal(
+      [&] {
+        return g.do_call("a", too_old_then([&] { return g.do_call("a", {.timeout = 1h}, again); }));
+      },
+      1);
+  expect_refusal(
+      [&] {
+        return g.do_call("a", too_old_then([&] {
+                           return g.do_call_on("a", support::inline_executor, {}, again);
+                         }));
+      },
+      1);
+  expect_refusal(
+      [&] {
+        return g.do_call_on("a", support::inline_executor, {},
+                            too_old_then([&] { return g.do_call("a", again); }));
+      },
+      1);
+}
+
+TEST_F(OldLoader, IsRefusedAKeyThroughAnother) {
+  const auto again = [this] { return one(); };
+  const auto b = too_old_then([&] { return g.do_call("a", again); });
+  expect_refusal([&] { return g.do_call("a", too_old_then([&] { return g.do_call("b", b); })); },
+                 2);
+}
+
+TEST_F(OldLoader, IsRefusedAKeyThroughAnotherThread) {
+  support::thread_executor elsewhere;
+  const auto again = [this] { return one(); };
+  const auto b = too_old_then([&] { return g.do_call_on("a", elsewhere, {}, again); });
+  expect_refusal(
+      [&] {
+        return g.do_call("a", too_old_then([&] { return g.do_call_on("b", elsewhere, {}, b); }));
+      },
+      2);
 }
 
 #if defined(__cpp_lib_jthread)

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -16,6 +17,19 @@
 #include <vector>
 
 #include "sanitizers.hpp"
+
+// glibc ends a thread (pthread_exit, cancellation) by unwinding it through libstdc++'s catch blocks.
+// libc++ ends the program instead; musl, macOS and Windows do not unwind at all.
+#if defined(__GLIBCXX__) && defined(__GLIBC__)
+#define SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS
+#endif
+
+// libstdc++'s std::promise uses std::call_once, which uses pthread_once. Where that does not survive
+// an exception (TSan's does not, nor any but glibc's), a promise whose value throws when moved hangs:
+// https://gcc.gnu.org/bugzilla/show_bug.cgi?id=66146
+#if defined(SINGLEFLIGHT_TESTS_TSAN) || (defined(__GLIBCXX__) && !defined(__GLIBC__))
+#define SINGLEFLIGHT_TESTS_CALL_ONCE_HANGS
+#endif
 
 namespace support {
 
@@ -36,6 +50,15 @@ void await(const Condition& condition, const char* what) {
 template <class Group>
 void await_followers(const Group& group, std::size_t n) {
   await([&] { return group.stats().waiting == n; }, "the followers to have joined");
+}
+
+/// Expects one exception object, or none. Microsoft's library copies the exception for each caller,
+/// so there nothing is compared.
+inline void expect_same([[maybe_unused]] const std::exception_ptr& one,
+                        [[maybe_unused]] const std::exception_ptr& other) {
+#if !defined(_MSC_VER)
+  EXPECT_EQ(one, other);
+#endif
 }
 
 /// No call is listed or in flight in the group, and no caller waits.

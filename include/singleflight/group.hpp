@@ -32,6 +32,7 @@
 #include "detail/saturating_time.hpp"
 #include "detail/shards.hpp"
 #include "detail/traits.hpp"
+#include "detail/wait_graph.hpp"
 #include "options.hpp"
 #include "result.hpp"
 #include "stats.hpp"
@@ -46,10 +47,10 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&](const auto& id) {  // 1,000 threads miss together: one query
-///         if (auto hit = cache.find(id)) return *hit;
-///         auto row = db.load_template(id);
-///         cache.put(id, row, 30s);
+///       return flights.do_call(id, [&](const auto& key) {  // 1,000 threads miss together: one query
+///         if (auto hit = cache.find(key)) return *hit;
+///         auto row = db.load_template(key);
+///         cache.put(key, row, 30s);
 ///         return row;
 ///       });
 ///     }
@@ -81,9 +82,9 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///   8. **Deadlocks are refused.** A caller whose wait would close a circle, directly or through
 ///      other keys, threads and groups, gets a `call_error` at once, whatever its deadline.
 ///   9. **A hung leader does not own its key**, where the group has a `max_age`.
-///  10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
-///      of its key does and nothing else, unless its loader takes a stop token or runs on an
-///      executor. Followers share one value; it is copied only for a caller that takes it by value.
+///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
+///       of its key does and nothing else, unless its loader takes a stop token or runs on an
+///       executor. Followers share one value; it is copied only for a caller that takes it by value.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
@@ -389,11 +390,12 @@ class group {
   }
 
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
-  /// Unless this thread leads it: to begin it anew inside itself would be a recursion without end.
+  /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
   template <class K>
   call* joinable(shard& home, std::uint64_t hash, const K& key) SINGLEFLIGHT_REQUIRES(home.mutex) {
     call* const running = home.find(hash, key, equal_);
-    if (running == nullptr || !ages() || clock::now() < expiry(*running) || is_led_here(*running)) {
+    if (running == nullptr || !ages() || clock::now() < expiry(*running) ||
+        waits_for_this_thread(*running)) {
       return running;
     }
     home.supersede(*running);
@@ -409,6 +411,13 @@ class group {
 
   [[nodiscard]] static bool is_led_here(const call& running) noexcept {
     return running.leader == std::this_thread::get_id();
+  }
+
+  /// Whether this thread leads the call, or its leader waits for this thread inside the loader.
+  [[nodiscard]] static bool waits_for_this_thread(const call& running) noexcept {
+    return is_led_here(running) ||
+           (detail::calls_led_by_this_thread > 0 &&
+            detail::the_wait_graph().waits_for(running.leader, std::this_thread::get_id()));
   }
 
   [[nodiscard]] bool ages() const noexcept { return options_.max_age != (clock::duration::max)(); }

@@ -100,18 +100,18 @@ class [[nodiscard]] result {
   /// Returns: whether the loader that ran was this caller's.
   [[nodiscard]] bool led() const noexcept { return led_; }
 
-  // The rest is refused, each with a sentence: what would refer to a value that is gone at the end
-  // of the statement, and what would copy a value that may be another caller's.
-
+  /// Refused: what it shows would be gone at the end of the statement.
   template <class V = Value>
   const V* operator->() && {
     static_assert(detail::always_false<V>, SINGLEFLIGHT_DETAIL_KEEP_RESULT);
     return nullptr;
   }
+  /// Refused: other callers may hold a value that cannot be copied.
   template <detail::uncopyable V = Value>
   void value() && {
     static_assert(detail::always_false<V>, SINGLEFLIGHT_DETAIL_CANNOT_TAKE);
   }
+  /// As `value() &&`.
   template <detail::uncopyable V = Value>
   void operator*() && {
     static_assert(detail::always_false<V>, SINGLEFLIGHT_DETAIL_CANNOT_TAKE);

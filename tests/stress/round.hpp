@@ -192,8 +192,13 @@ class round {
     options.attempts = random.one_in(4) ? 1 + random.below(3) : 1;
     how.has_deadline = hurry || (plan_.leaves && random.one_in(4));
     if (how.has_deadline) {
-      options.deadline = clock::now() + std::chrono::microseconds(random.below(400)) -
-                         std::chrono::microseconds(20);
+      const auto time =
+          std::chrono::microseconds(random.below(400)) - std::chrono::microseconds(20);
+      if (random.one_in(2)) {
+        options.timeout = time;
+      } else {
+        options.deadline = clock::now() + time;
+      }
     }
     how.has_stop = plan_.leaves && depth == 0 && random.one_in(3);
     if (how.has_stop) options.stop = slots_[static_cast<std::size_t>(who)].renew();

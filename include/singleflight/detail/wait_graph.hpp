@@ -66,18 +66,10 @@ struct wait_edge {
 /// thread, of fixed size, so that a step takes constant time with up to some thousand edges.
 class wait_graph {
  public:
+  /// Returns: false, with nothing added, if the edge would close a circle.
   [[nodiscard]] bool add(wait_edge& edge) noexcept {
     const lock guard(mutex_);
-    std::size_t steps = 0;
-    for (std::thread::id at = *edge.leader; at != std::thread::id();) {
-      if (at == edge.waiter) return false;
-      const wait_edge* const onward = find(at);
-      if (onward == nullptr) break;
-      // More steps than edges: what this thread would wait for waits for itself. No correct program
-      // comes here, and one that does must not go round under the lock without end.
-      if (++steps > edges_) return false;
-      at = *onward->leader;
-    }
+    if (leads_to(*edge.leader, edge.waiter)) return false;
     wait_edge*& bucket = buckets_[bucket_of(edge.waiter)];
     edge.next = bucket;
     if (bucket != nullptr) bucket->link = &edge.next;
@@ -94,6 +86,12 @@ class wait_graph {
     --edges_;
   }
 
+  /// Whether a thread is that other one or waits for it, through others or not.
+  [[nodiscard]] bool waits_for(std::thread::id waiter, std::thread::id other) noexcept {
+    const lock guard(mutex_);
+    return leads_to(waiter, other);
+  }
+
   /// Says who leads a call, whose edges point at `leader`.
   void set_leader(std::thread::id& leader, std::thread::id who) noexcept {
     const lock guard(mutex_);
@@ -106,6 +104,20 @@ class wait_graph {
   [[nodiscard]] static std::size_t bucket_of(std::thread::id thread) noexcept {
     constexpr int shift = 64 - std::countr_zero(bucket_count);
     return static_cast<std::size_t>(mix(std::hash<std::thread::id>()(thread)) >> shift);
+  }
+
+  [[nodiscard]] bool leads_to(std::thread::id from, std::thread::id to) const noexcept
+      SINGLEFLIGHT_REQUIRES(mutex_) {
+    for (std::size_t steps = 0; from != std::thread::id(); ++steps) {
+      if (from == to) return true;
+      const wait_edge* const onward = find(from);
+      if (onward == nullptr) return false;
+      // More steps than edges: this thread waits for itself. No correct program comes here, and one
+      // that does must not go round under the lock without end.
+      if (steps == edges_) return true;
+      from = *onward->leader;
+    }
+    return false;
   }
 
   /// Returns: the edge of that thread, or null.

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+// The graph of waits by itself, with the edges of more threads than a test may start.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <deque>
+#include <singleflight/detail/wait_graph.hpp>
+#include <thread>
+#include <type_traits>
+
+namespace {
+
+using singleflight::detail::wait_edge;
+using singleflight::detail::wait_graph;
+
+/// Returns: the id of a thread that is not there; the one of no thread for 0.
+std::thread::id thread(std::size_t number) {
+  static_assert(std::is_trivially_copyable_v<std::thread::id>);
+  std::thread::id made;
+  std::memcpy(static_cast<void*>(&made), &number, std::min(sizeof made, sizeof number));
+  return made;
+}
+
+/// Threads 1 to n, each of which leads one call and may wait for one.
+class waits {
+ public:
+  explicit waits(std::size_t n) : edges_(n + 1), leaders_(n + 1) {
+    for (std::size_t i = 1; i <= n; ++i) leaders_[i] = thread(i);
+  }
+
+  /// Has one thread wait for the call of another. Returns: whether it may.
+  bool add(std::size_t waiter, std::size_t call) {
+    wait_edge& edge = edges_[waiter];
+    edge.waiter = thread(waiter);
+    edge.leader = &leaders_[call];
+    return graph_.add(edge);
+  }
+  bool waits_for(std::size_t waiter, std::size_t other) {
+    return graph_.waits_for(thread(waiter), thread(other));
+  }
+  void remove(std::size_t waiter) { graph_.remove(edges_[waiter]); }
+  void set_leader(std::size_t call, std::thread::id who) { graph_.set_leader(leaders_[call], who); }
+
+ private:
+  wait_graph graph_;
+  std::deque<wait_edge> edges_;  // which cannot be moved
+  std::deque<std::thread::id> leaders_;
+};
+
+constexpr std::size_t many = 2000;  // more than there are buckets
+
+TEST(WaitGraph, FollowsAChainOfManyThreadsInEitherOrder) {
+  for (const bool upwards : {false, true}) {
+    waits w(many);
+    for (std::size_t i = 1; i < many; ++i) {
+      const std::size_t from = upwards ? i : many - i;
+      ASSERT_TRUE(w.add(from, from + 1)) << from;
+    }
+    EXPECT_FALSE(w.add(many, 1));
+    EXPECT_FALSE(w.add(many, many / 2));
+    EXPECT_FALSE(w.add(many, many));
+    w.remove(many / 2);
+    EXPECT_FALSE(w.add(many, many / 2 + 1));
+    EXPECT_TRUE(w.add(many, 1));
+    EXPECT_FALSE(w.add(many / 2, many));
+  }
+}
+
+TEST(WaitGraph, HoldsTheEdgesOfManyThreadsThatWaitForOne) {
+  waits w(many);
+  for (std::size_t i = 2; i <= many; ++i) ASSERT_TRUE(w.add(i, 1)) << i;
+  for (std::size_t i = 2; i <= many; ++i) {
+    ASSERT_FALSE(w.add(1, i)) << i;
+    w.remove(i);
+    ASSERT_TRUE(w.add(1, i)) << i;
+    w.remove(1);
+  }
+}
+
+TEST(WaitGraph, HoldsNoEdgeOfACallThatNobodyLeads) {
+  waits w(3);
+  ASSERT_TRUE(w.add(1, 2));
+  w.set_leader(2, {});  // it has ended, or is queued
+  ASSERT_TRUE(w.add(2, 1));
+  w.remove(2);
+  w.set_leader(2, thread(3));  // another thread has claimed it
+  EXPECT_FALSE(w.add(3, 1));
+  EXPECT_TRUE(w.add(2, 1));
+}
+
+TEST(WaitGraph, KnowsWhichThreadWaitsForWhich) {
+  waits w(4);
+  EXPECT_TRUE(w.waits_for(1, 1));
+  EXPECT_FALSE(w.waits_for(1, 2));
+  EXPECT_FALSE(w.waits_for(0, 1));  // nobody waits
+  ASSERT_TRUE(w.add(1, 2));
+  ASSERT_TRUE(w.add(2, 3));
+  EXPECT_TRUE(w.waits_for(1, 3));
+  EXPECT_FALSE(w.waits_for(3, 1));
+  EXPECT_FALSE(w.waits_for(1, 4));
+  w.remove(2);
+  EXPECT_TRUE(w.waits_for(1, 2));
+  EXPECT_FALSE(w.waits_for(1, 3));
+}
+
+// No correct program has a circle in the graph. If one has, callers must come back all the same: the
+// search holds a lock of the whole process.
+TEST(WaitGraph, EndsASearchThatComesIntoACircle) {
+  for (const std::size_t size : {1, 2, 3, 500}) {
+    waits w(many);
+    for (std::size_t i = 1; i < size; ++i) ASSERT_TRUE(w.add(i, i + 1));
+    w.set_leader(size, {});
+    ASSERT_TRUE(w.add(size, size));  // it waits for a call that nobody leads
+    w.set_leader(size, thread(1));   // which a thread that waits begins to lead
+    for (std::size_t i = size + 1; i <= many; ++i) {
+      ASSERT_FALSE(w.add(i, i % size + 1)) << i;
+    }
+    w.remove(1);
+    ASSERT_TRUE(w.add(many, size));
+  }
+}
+
+}  // namespace
