@@ -8,6 +8,7 @@
 #include <functional>
 #include <mutex>
 #include <singleflight/call_error.hpp>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -93,6 +94,17 @@ inline std::error_code call_error_of(const std::exception_ptr& thrown) {
     if (thrown) std::rethrow_exception(thrown);
   } catch (const singleflight::call_error& e) {
     return e.code();
+  } catch (...) {
+  }
+  return {};
+}
+
+/// `what()` of an exception, or nothing.
+inline std::string text_of(const std::exception_ptr& thrown) {
+  try {
+    if (thrown) std::rethrow_exception(thrown);
+  } catch (const std::exception& e) {
+    return e.what();
   } catch (...) {
   }
   return {};

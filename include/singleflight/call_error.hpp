@@ -42,6 +42,7 @@ enum class reason {
   leader_exited,  // the leader's thread ended inside the loader
   task_dropped,   // the executor dropped the loader
   nobody_waits,   // all callers had left before the loader could begin
+  lost_in_fork,   // another thread led it when this process was forked
 };
 
 struct explanation {
@@ -70,6 +71,10 @@ struct explanation {
     case reason::nobody_waits:
       return {std::errc::operation_canceled,
               "singleflight: all callers left before the loader began"};
+    case reason::lost_in_fork:
+      return {std::errc::owner_dead,
+              "singleflight: the call was in flight in the parent process, whose threads a forked "
+              "child lacks"};
     case reason::leader_exited:
     case reason::newer_call:
       break;

@@ -91,6 +91,10 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// returned or threw is visible to every caller that gets that result or exception. An exception is
 /// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
+/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads, without
+/// their followers, and no others: their futures fail with `owner_dead`, and their tasks do nothing.
+/// `fork` takes the lock of every shard, so it must not be called where those locks are held (see 7).
+///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
 /// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's key,
 /// at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower takes one
@@ -147,9 +151,14 @@ class group {
   /// Precondition: every member function has returned, unless the process is ending: a static group
   /// may be destroyed while calls are in flight, which then end in memory that stays.
   /// Blocks: until no call is left on an executor. A call that its executor neither runs nor drops
-  /// blocks without end. A call whose loader has ended the process does not block.
+  /// blocks without end. Where `std::exit` destroys the group, calls that are queued fail with
+  /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor.
   ~group() {
-    if (executor_calls_.wait() && stats().in_flight == 0) return;
+    detail::executor_calls& on_executors = shards_.on_executors();
+    const bool none_left =
+        on_executors.empty() ||
+        (detail::is_in_exit() ? on_executors.end_at_exit() : on_executors.wait());
+    if (none_left && stats().in_flight == 0) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
@@ -318,7 +327,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         call own(hash, home.make_key(std::forward<K>(key)), std::this_thread::get_id(),
                  detail::stop_source_for<Fn, Key>());
-        begin(home, own, running, 1, me);
+        begin(home, own, running, me);
         lock.unlock();
         if constexpr (std::same_as<Limits, limits>) {
           return detail::lead(home, own, given.options(), std::forward<Fn>(fn));
@@ -346,10 +355,11 @@ class group {
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
-        detail::make_executor_call(started, home, executor_calls_, hash, std::forward<K>(key));
+        detail::make_executor_call(started, home, shards_.on_executors(), hash,
+                                   std::forward<K>(key));
         wait.attend(home, started->get());
         started->begin();
-        begin(home, started->get(), running, 0, me);
+        begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
         return *wait.wait(home, me);  // never empty: it leaves its own call for no other
@@ -370,10 +380,10 @@ class group {
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key);
     if (running == nullptr || must_run_alone(*running)) {
-      detail::make_executor_call(started, home, executor_calls_, hash, std::forward<K>(key));
+      detail::make_executor_call(started, home, shards_.on_executors(), hash, std::forward<K>(key));
       std::shared_future<Value> future = started->get().shared->future;
       started->begin();
-      begin(home, started->get(), running, 1, me);
+      begin(home, started->get(), running, me);
       lock.unlock();
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
       return future;
@@ -427,10 +437,10 @@ class group {
   }
 
   /// Begins a call: listed, or unlisted beside a listed one that is full.
-  void begin(shard& home, call& own, const call* running, std::size_t interested, entry& me) const
+  void begin(shard& home, call& own, const call* running, entry& me) const
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
-    home.begin(own, interested);
+    home.begin(own);
     if (running == nullptr) home.list(own);
     me.count(home, running == nullptr ? &group_stats::led : &group_stats::rejected);
   }
@@ -529,7 +539,6 @@ class group {
   detail::shards<Key, Value> shards_;
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const Hash hash_;
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const KeyEqual equal_;
-  detail::executor_calls executor_calls_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

@@ -88,7 +88,7 @@ struct call {
   /// Whether a caller may wait for the result to be published.
   [[nodiscard]] bool handed_out() const noexcept { return shared && shared->handed_out; }
 
-  const std::uint64_t hash;  // of the key: the bits below those that pick the shard, from the top
+  const std::uint64_t hash;  // of the key; its high bits pick the bucket
 
   // Guarded by the shard's mutex.
   Key key;                 // the call's own: a loader may destroy its caller's; fixed until the end
@@ -97,7 +97,7 @@ struct call {
   std::chrono::steady_clock::time_point began;  // only if the group has a max_age; fixed
   call* next = nullptr;                         // in the bucket's chain
   call** link = nullptr;       // what points at this call in that chain; null: not listed
-  std::size_t interested = 0;  // callers that still want the result, the leader included
+  std::size_t interested = 1;  // callers that still want the result, the one that began it included
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
 };

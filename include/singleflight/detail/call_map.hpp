@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <new>
 #include <thread>
@@ -72,12 +73,8 @@ class alignas(64) call_map {
     return key_buffer_.make(std::forward<K>(key));
   }
 
-  /// Begins a call. `interested` is the number of callers that want its result and do not wait for
-  /// it: its leader, or the caller of `do_async`.
-  void begin(call_type& c, std::size_t interested) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    c.interested += interested;
-    ++stats_.in_flight;
-  }
+  /// Begins a call, in which one caller is interested: the one that begins it.
+  void begin(call_type&) noexcept SINGLEFLIGHT_REQUIRES(mutex) { ++stats_.in_flight; }
 
   /// Lets new callers join the call. No other call for its key may be listed.
   void list(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
@@ -123,18 +120,18 @@ class alignas(64) call_map {
     if (c.shared->handle->watched) show_leader(c);
   }
 
-  /// Counts a caller among those that wait for the call.
+  /// Counts a caller that is interested already among those that wait for the call.
   void add_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.shared->waiters == 0) c.shared->waiting_since = std::chrono::steady_clock::now();
     c.shared->handed_out = true;
     ++c.shared->waiters;
-    ++c.interested;
     ++stats_.waiting;
   }
 
   /// Counts a caller among those that have joined the call and wait for it.
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     c.shared->joined = true;
+    ++c.interested;
     add_waiter(c);
   }
 
@@ -169,6 +166,24 @@ class alignas(64) call_map {
     }
   }
 
+  /// In a forked child, which has only this thread: takes the calls of other threads out of the map,
+  /// and the followers of this thread's out of the accounts. Runs no user code. Those calls are in
+  /// frames of threads that are gone, which still have what they had, but not for long. `lost` is
+  /// for holders of their futures. Calls that were not listed stay in the gauges.
+  void forget_other_threads(const std::exception_ptr& lost) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    for (std::size_t i = 0; i < bucket_count_; ++i) {
+      for (call_type* c = buckets_[i]; c != nullptr;) {
+        call_type* const next = c->next;
+        if (c->leader == std::this_thread::get_id()) {
+          forget_followers(*c);
+        } else {
+          lose(*c, lost);
+        }
+        c = next;
+      }
+    }
+  }
+
   [[nodiscard]] const group_stats& stats() const SINGLEFLIGHT_REQUIRES(mutex) { return stats_; }
   [[nodiscard]] std::size_t listed() const SINGLEFLIGHT_REQUIRES(mutex) { return listed_; }
 
@@ -198,6 +213,29 @@ class alignas(64) call_map {
     if (bucket != nullptr) bucket->link = &c.next;
     c.link = &bucket;
     bucket = &c;
+  }
+
+  void forget_followers(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (!c.shared) return;
+    const std::size_t gone = c.followers();
+    c.shared->waiters -= gone;
+    c.interested -= gone;
+    stats_.waiting -= gone;
+    if (c.shared->handle != nullptr)
+      c.shared->handle->stoppable.reset();  // points into their frames
+  }
+
+  /// Takes out a call that a forked child will never end.
+  void lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    unlist(c);
+    --stats_.in_flight;
+    if (!c.shared) return;
+    stats_.waiting -= c.shared->waiters;
+    if (handle_type* handle = c.shared->handle.get()) handle->running = nullptr;
+#if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
+    if (std::exchange(c.shared->handed_out, false)) c.shared->promise.set_exception(why);
+#endif
   }
 
   /// Doubles the buckets. Where there is no memory for that, chains get longer instead: a caller

@@ -31,6 +31,13 @@
 #define SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS
 #endif
 
+/// For what each program and shared object has for itself, so that it ends with it.
+#if defined(__GNUC__) && !defined(_WIN32)
+#define SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE __attribute__((visibility("hidden")))
+#else
+#define SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE
+#endif
+
 /// Has clang warn where what a member function returns outlives the object that it belongs to.
 #if defined(__clang__)
 #define SINGLEFLIGHT_DETAIL_LIFETIMEBOUND [[clang::lifetimebound]]

@@ -2,10 +2,10 @@
 #ifndef SINGLEFLIGHT_DETAIL_EXECUTOR_CALL_HPP
 #define SINGLEFLIGHT_DETAIL_EXECUTOR_CALL_HPP
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <type_traits>
@@ -29,9 +29,10 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 ///
 /// Life: made; begun, which is listed and given to the executor; claimed by the thread that runs or
 /// fails it; empty, with key and loader gone. A task may outlive the group, so an empty one touches
-/// only itself.
+/// only itself; so does one that a forked child has lost.
 template <class Key, class Value, class Fn>
-class executor_call {
+class executor_call final : public executor_calls::member,
+                            public std::enable_shared_from_this<executor_call<Key, Value, Fn>> {
  public:
   using shard = call_map<Key, Value>;
 
@@ -42,15 +43,16 @@ class executor_call {
   executor_call& operator=(const executor_call&) = delete;
 
   ~executor_call() {
-    if (claim()) fail_claimed(make_call_error(reason::task_dropped));
+    drop();
+    if (lost()) detail::publish_failure(get(), make_call_error(reason::lost_in_fork));
   }
 
   [[nodiscard]] call<Key, Value>& get() noexcept { return body_->call; }
 
   /// From here on the group's destructor waits for this call. Before, no other thread knows it.
   void begin() noexcept {
-    every_.add(place_);
-    phase_ = phase::begun;
+    every_.add(*this);
+    phase_.store(phase::begun);
   }
 
   template <class F>
@@ -61,8 +63,10 @@ class executor_call {
   /// To be called when the executor has returned. Until then this thread leads the call, for no
   /// other may come to run it; from now on no thread does, unless a task is run already.
   void handed_over() noexcept {
-    const std::lock_guard guard(mutex_);
-    if (phase_ == phase::begun) set_leader({});
+    if (lost()) return;
+    every_.disown(*this);
+    const lock guard(home_.mutex);
+    if (!taken_) home_.set_leader(get(), {});
   }
 
   /// Runs the loader here, the first time it is called. The loader's exceptions go to those who
@@ -71,7 +75,6 @@ class executor_call {
     if (!claim()) return;
     const destruction at_exit{*this};
     watch_this_thread();
-    every_.run_here(place_);
     if (!wanted_) {
       detail::fail(home_, get(), make_call_error(reason::nobody_waits));
       return;
@@ -89,6 +92,14 @@ class executor_call {
   }
 
  private:
+  [[nodiscard]] std::shared_ptr<executor_calls::member> keep() noexcept override {
+    return this->weak_from_this().lock();
+  }
+
+  void drop() noexcept override {
+    if (claim()) fail_claimed(make_call_error(reason::task_dropped));
+  }
+
   enum class phase { made, begun, claimed };
 
   struct body {
@@ -106,18 +117,21 @@ class executor_call {
     executor_call& self;
     ~destruction() {
       self.body_.reset();
-      self.every_.remove(self.place_);
+      self.every_.remove(self);
     }
   };
 
-  /// Makes this thread the call's leader if it is the first to come. In one step: between the two,
-  /// the thread that handed the call over could come back to the group and be taken for its leader.
+  /// Makes this thread the call's leader if it is the first to come. The others must not touch the
+  /// group, which may be gone, nor block, for a forked child may lack the first.
   /// Returns: whether it is, and so the one that runs or fails the call.
   [[nodiscard]] bool claim() noexcept {
-    const std::lock_guard guard(mutex_);
-    if (phase_ != phase::begun) return false;
-    phase_ = phase::claimed;
-    wanted_ = set_leader(std::this_thread::get_id());
+    phase expected = phase::begun;
+    if (lost() || !phase_.compare_exchange_strong(expected, phase::claimed)) return false;
+    every_.own(*this);
+    const lock guard(home_.mutex);
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
+    wanted_ = get().interested > 0;
     return true;
   }
 
@@ -126,21 +140,12 @@ class executor_call {
     detail::fail(home_, get(), std::move(why));
   }
 
-  /// Returns: whether any caller still wants the result.
-  bool set_leader(std::thread::id who) noexcept {
-    const lock guard(home_.mutex);
-    home_.set_leader(get(), who);
-    return get().interested > 0;
-  }
-
   shard& home_;
   executor_calls& every_;
-  executor_calls::member place_;
   std::optional<body> body_;  // of the one that made the call, then of the one that claimed it
-  std::mutex mutex_;
-  phase phase_ = phase::made;  // guarded by mutex_
-  bool wanted_ =
-      true;  // whether any caller was left when it was claimed; read by the claiming thread
+  std::atomic<phase> phase_ = phase::made;
+  bool taken_ = false;  // whether the thread that claimed it leads it; guarded by the shard's mutex
+  bool wanted_ = true;  // whether any caller was left when it was claimed; of that thread
 };
 
 template <class Key, class Value, class Fn>

@@ -3,10 +3,13 @@
 #define SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
 
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 
 #include "config.hpp"
+#include "mutex.hpp"
+#include "wait_graph.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
@@ -14,11 +17,34 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// none.
 class executor_calls {
  public:
-  /// One of them. Its members are guarded by the mutex of the list.
-  struct member {
-    std::thread::id runner;  // the thread that runs its loader
-    member* next = nullptr;
-    member** link = nullptr;  // what points at this one
+  /// One of them.
+  class member {
+   public:
+    member() = default;
+    member(const member&) = delete;  // linked by address
+    member& operator=(const member&) = delete;
+
+   protected:
+    ~member() = default;
+
+    /// Returns: what keeps the call alive, or null if it is being destroyed.
+    [[nodiscard]] virtual std::shared_ptr<member> keep() noexcept = 0;
+    /// Fails the call as dropped unless a thread has begun to run it.
+    virtual void drop() noexcept = 0;
+
+    /// Whether a forked child does not have the thread that would end the call. It is written while
+    /// the child has one thread.
+    [[nodiscard]] bool lost() const noexcept { return lost_; }
+
+   private:
+    friend class executor_calls;
+
+    // Guarded by the mutex of the list.
+    std::thread::id owner_;  // gives it to its executor, or runs or fails it; none: it is queued
+    member* next_ = nullptr;
+    member** link_ = nullptr;  // what points at this one
+
+    bool lost_ = false;
   };
 
   executor_calls() = default;
@@ -26,41 +52,92 @@ class executor_calls {
   executor_calls& operator=(const executor_calls&) = delete;
   ~executor_calls() = default;
 
+  /// Adds a call that this thread is about to give to an executor.
   void add(member& m) noexcept {
     const std::lock_guard guard(mutex_);
-    m.next = first_;
-    if (first_ != nullptr) first_->link = &m.next;
-    m.link = &first_;
+    m.owner_ = std::this_thread::get_id();
+    m.next_ = first_;
+    if (first_ != nullptr) first_->link_ = &m.next_;
+    m.link_ = &first_;
     first_ = &m;
   }
 
-  /// Notes that this thread runs the loader.
-  void run_here(member& m) noexcept {
+  /// Notes that this thread runs or fails the call.
+  void own(member& m) noexcept {
     const std::lock_guard guard(mutex_);
-    m.runner = std::this_thread::get_id();
+    m.owner_ = std::this_thread::get_id();
+  }
+
+  /// Notes that this thread has given the call to its executor, unless another runs it already.
+  void disown(member& m) noexcept {
+    const std::lock_guard guard(mutex_);
+    if (m.owner_ == std::this_thread::get_id()) m.owner_ = {};
   }
 
   /// Notifies the one destructor that may wait, and under the mutex: once that is released, the
   /// group may be gone.
   void remove(member& m) noexcept {
     const std::lock_guard guard(mutex_);
-    *m.link = m.next;
-    if (m.next != nullptr) m.next->link = m.link;
+    unlink(m);
     if (first_ == nullptr) empty_.notify_one();
   }
 
-  /// Waits until there are none. Returns: false, at once, if this thread runs one of them, which
-  /// then cannot end: the loader has ended the process or its own group.
+  [[nodiscard]] bool empty() noexcept {
+    const std::lock_guard guard(mutex_);
+    return first_ == nullptr;
+  }
+
+  /// Waits until there are none. Returns: false, at once, if this thread owns one of them, which
+  /// then cannot end: its loader or executor has ended the process or its own group.
   [[nodiscard]] bool wait() noexcept {
     std::unique_lock guard(mutex_);
-    for (const member* m = first_; m != nullptr; m = m->next) {
-      if (m->runner == std::this_thread::get_id()) return false;
+    for (const member* m = first_; m != nullptr; m = m->next_) {
+      if (m->owner_ == std::this_thread::get_id()) return false;
     }
     empty_.wait(guard, [this] { return first_ == nullptr; });
     return true;
   }
 
+  /// As `wait`, where this thread ends the process: it may be the one that would run what is queued,
+  /// or lead a call that the others wait for.
+  [[nodiscard]] bool end_at_exit() noexcept {
+    while (const std::shared_ptr<member> queued = find_queued()) queued->drop();
+    return calls_led_by_this_thread > 0 ? empty() : wait();
+  }
+
+  // What happens to it when the process forks: see fork.hpp.
+
+  void lock_before_fork() noexcept { detail::lock_before_fork(mutex_); }
+  void unlock_after_fork() noexcept { detail::unlock_after_fork(mutex_); }
+
+  /// In a forked child, which has only this thread: takes out the calls that it does not own.
+  void forget_other_threads() noexcept {
+    member* next = nullptr;
+    for (member* m = first_; m != nullptr; m = next) {
+      next = m->next_;
+      if (m->owner_ == std::this_thread::get_id()) continue;
+      m->lost_ = true;
+      unlink(*m);
+    }
+    std::construct_at(&empty_);  // a thread that is gone may have waited on it
+    detail::renew_after_fork(mutex_);
+  }
+
  private:
+  static void unlink(member& m) noexcept {
+    *m.link_ = m.next_;
+    if (m.next_ != nullptr) m.next_->link_ = m.link_;
+  }
+
+  [[nodiscard]] std::shared_ptr<member> find_queued() noexcept {
+    const std::lock_guard guard(mutex_);
+    for (member* m = first_; m != nullptr; m = m->next_) {
+      if (m->owner_ != std::thread::id()) continue;
+      if (std::shared_ptr<member> kept = m->keep()) return kept;
+    }
+    return nullptr;
+  }
+
   std::mutex mutex_;
   std::condition_variable empty_;
   member* first_ = nullptr;  // guarded by mutex_

@@ -2,6 +2,10 @@
 #ifndef SINGLEFLIGHT_DETAIL_EXIT_HPP
 #define SINGLEFLIGHT_DETAIL_EXIT_HPP
 
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
 #include "config.hpp"
 
 #if !defined(_WIN32) && __has_include(<dlfcn.h>)
@@ -12,8 +16,13 @@
 #endif
 #endif
 
+#if defined(SINGLEFLIGHT_DETAIL_HAS_DLADDR) && __has_include(<unwind.h>)
+#include <unwind.h>
+#define SINGLEFLIGHT_DETAIL_HAS_BACKTRACE
+#endif
+
 // Tells the end of the process, which destroys static groups whatever still runs, from the mistake
-// of destroying a group too early.
+// of destroying a group too early. Looked at only where a group is destroyed and calls are left.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// Whether the thread_local objects of this thread have been destroyed. The thread that ends the
@@ -29,21 +38,51 @@ inline void watch_this_thread() {
   static_cast<void>(&at_the_end);
 }
 
-/// Whether an object may be destroyed because the process ends. Where the answer is sometimes wrong:
-/// an object on the heap, if the process is ended by a thread that was never watched.
-[[nodiscard]] inline bool may_be_destroyed_by_exit([[maybe_unused]] const void* object) noexcept {
-  if (this_thread_ends) return true;
+/// Whether an object is in the static storage of a program or shared object.
+[[nodiscard]] inline bool is_static([[maybe_unused]] const void* object) noexcept {
 #if defined(SINGLEFLIGHT_DETAIL_HAS_DLADDR)
   if (&dladdr != nullptr) {
     Dl_info image;
-    return dladdr(object, &image) != 0;  // in the static storage of a program or shared object
+    return dladdr(object, &image) != 0;
   }
 #endif
   return false;
 }
 
+/// Whether this thread is inside `std::exit`, which returning from main calls, too. A thread is asked
+/// for its stack, since nothing else shows it: of the functions that exit calls, which ones come
+/// before the destructor of a group is decided by the order in which the program made its statics.
+/// Returns: false where functions of the C library cannot be seen on the stack.
+[[nodiscard]] inline bool is_in_exit() noexcept {
+#if defined(SINGLEFLIGHT_DETAIL_HAS_BACKTRACE)
+  constexpr auto look = [](_Unwind_Context* frame, void* found) {
+    const std::uintptr_t function = _Unwind_GetRegionStart(frame);
+    Dl_info symbol{};
+    const bool is_exit =
+        function == reinterpret_cast<std::uintptr_t>(&std::exit) ||
+        (&dladdr != nullptr && dladdr(reinterpret_cast<void*>(function), &symbol) != 0 &&
+         symbol.dli_sname != nullptr && std::strcmp(symbol.dli_sname, "exit") == 0 &&
+         reinterpret_cast<std::uintptr_t>(symbol.dli_saddr) == function);
+    if (!is_exit) return _URC_NO_REASON;
+    *static_cast<bool*>(found) = true;
+    return _URC_END_OF_STACK;
+  };
+  bool found = false;
+  _Unwind_Backtrace(look, &found);
+  return found;
+#else
+  return false;
+#endif
+}
+
+/// Whether an object may be destroyed because the process ends or a shared object is unloaded.
+[[nodiscard]] inline bool may_be_destroyed_by_exit(const void* object) noexcept {
+  return this_thread_ends || is_static(object) || is_in_exit();
+}
+
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
 #undef SINGLEFLIGHT_DETAIL_HAS_DLADDR
+#undef SINGLEFLIGHT_DETAIL_HAS_BACKTRACE
 
 #endif  // SINGLEFLIGHT_DETAIL_EXIT_HPP

@@ -2,9 +2,21 @@
 #ifndef SINGLEFLIGHT_DETAIL_MUTEX_HPP
 #define SINGLEFLIGHT_DETAIL_MUTEX_HPP
 
+#include <memory>
 #include <mutex>
 
 #include "config.hpp"
+
+#if defined(__SANITIZE_THREAD__)
+#define SINGLEFLIGHT_DETAIL_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SINGLEFLIGHT_DETAIL_TSAN
+#endif
+#endif
+#if defined(SINGLEFLIGHT_DETAIL_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 // Clang checks at compile time (-Wthread-safety) what these say; other compilers read past them.
 // https://clang.llvm.org/docs/ThreadSafetyAnalysis.html
@@ -15,14 +27,42 @@
 #endif
 #define SINGLEFLIGHT_GUARDED_BY(mutex) SINGLEFLIGHT_DETAIL_TSA(guarded_by(mutex))
 #define SINGLEFLIGHT_REQUIRES(mutex) SINGLEFLIGHT_DETAIL_TSA(requires_capability(mutex))
+#define SINGLEFLIGHT_NOT_ANALYSED SINGLEFLIGHT_DETAIL_TSA(no_thread_safety_analysis)
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
+
+// For the time of a fork one thread holds the mutexes of all groups. ThreadSanitizer ends the program
+// where a thread holds more than 64, so it is told that they are free. No other thread can tell.
+
+inline void lock_before_fork(std::mutex& m) noexcept {
+  m.lock();
+#if defined(SINGLEFLIGHT_DETAIL_TSAN)
+  __tsan_mutex_pre_unlock(&m, 0);
+  __tsan_mutex_post_unlock(&m, 0);
+#endif
+}
+
+inline void unlock_after_fork(std::mutex& m) noexcept {
+#if defined(SINGLEFLIGHT_DETAIL_TSAN)
+  __tsan_mutex_pre_lock(&m, __tsan_mutex_try_lock);
+  __tsan_mutex_post_lock(&m, __tsan_mutex_try_lock, 0);
+#endif
+  m.unlock();
+}
+
+/// In the child, where the thread that locked the mutex has another number and may not be allowed to
+/// unlock it.
+inline void renew_after_fork(std::mutex& m) noexcept { std::construct_at(&m); }
 
 /// `std::mutex`, known to the analysis. lock() cannot throw here: no thread locks it twice.
 class SINGLEFLIGHT_DETAIL_TSA(capability("mutex")) mutex {
  public:
   void lock() noexcept SINGLEFLIGHT_DETAIL_TSA(acquire_capability()) { mutex_.lock(); }
   void unlock() noexcept SINGLEFLIGHT_DETAIL_TSA(release_capability()) { mutex_.unlock(); }
+
+  void lock_before_fork() noexcept { detail::lock_before_fork(mutex_); }
+  void unlock_after_fork() noexcept { detail::unlock_after_fork(mutex_); }
+  void renew_after_fork() noexcept { detail::renew_after_fork(mutex_); }
 
  private:
   std::mutex mutex_;
@@ -50,5 +90,7 @@ class SINGLEFLIGHT_DETAIL_TSA(scoped_lockable) lock {
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
+
+#undef SINGLEFLIGHT_DETAIL_TSAN
 
 #endif  // SINGLEFLIGHT_DETAIL_MUTEX_HPP

@@ -5,15 +5,21 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <memory>
+#include <new>
+#include <span>
 
 #include "call_map.hpp"
 #include "config.hpp"
+#include "executor_calls.hpp"
+#include "fork.hpp"
 #include "hash.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// The shards of a group, and which of them a hash belongs to.
+/// The shards of a group, and which of them a hash belongs to. They are in one block of memory with
+/// what a fork needs to find them, and with the group's executor calls: a forked child may lack the
+/// thread in whose frame the group itself is.
 template <class Key, class Value>
 class shards {
  public:
@@ -21,40 +27,59 @@ class shards {
 
   /// Makes that many, rounded up to a power of two. Throws: `std::bad_alloc`.
   explicit shards(std::size_t wanted)
-      : bits_(static_cast<unsigned>(std::bit_width(wanted - 1))),
-        shift_(63 - bits_),
-        all_(std::size_t{1} << bits_) {}
+      : bits_(std::bit_width(wanted - 1)),
+        mask_((std::size_t{1} << bits_) - 1),
+        first_(memory().allocate(1 + count()) + 1) {
+    try {
+      std::uninitialized_default_construct_n(first_, count());
+    } catch (...) {
+      memory().deallocate(first_ - 1, 1 + count());
+      throw;
+    }
+    head_ = ::new (static_cast<void*>(first_ - 1)) head(all());
+  }
   shards(const shards&) = delete;  // calls point into them
   shards& operator=(const shards&) = delete;
   ~shards() {
-    if (!kept_) all_.~vector();
+    if (kept_) return;
+    head_->~head();
+    std::destroy_n(first_, count());
+    memory().deallocate(first_ - 1, 1 + count());
   }
 
   /// Keeps the shards after the end of this object, for calls that end later.
   void keep() noexcept { kept_ = true; }
 
-  /// The shard of a key, and the key's hash within that shard.
+  /// The shard of a key, and the key's hash within that shard, whose high bits pick the bucket.
   struct location {
     shard& home;
     std::uint64_t hash;
   };
 
-  /// The high bits of the mixed hash pick the shard, the ones below them the bucket. In two steps,
-  /// since one shift by 64 would be undefined.
+  /// The high bits of the mixed hash pick the shard, the ones below them the bucket.
   [[nodiscard]] location locate(std::size_t hash) noexcept {
-    const std::uint64_t mixed = mix(hash);
-    return {all_[static_cast<std::size_t>(mixed >> 1 >> shift_)], mixed << bits_};
+    const std::uint64_t mixed = std::rotl(mix(hash), bits_);
+    return {first_[static_cast<std::size_t>(mixed) & mask_], mixed};
   }
 
-  [[nodiscard]] const std::vector<shard>& all() const noexcept { return all_; }
+  [[nodiscard]] std::span<shard> all() noexcept { return {first_, count()}; }
+  [[nodiscard]] std::span<const shard> all() const noexcept { return {first_, count()}; }
+
+  [[nodiscard]] executor_calls& on_executors() noexcept { return head_->on_executors; }
 
  private:
-  const unsigned bits_;
-  const unsigned shift_;  // from the top bits, less one
+  using head = registered_group<Key, Value>;
+  static_assert(sizeof(head) <= sizeof(shard) && alignof(head) <= alignof(shard));
+  // Not new[]: g++ for 32-bit ARM does not align what that makes.
+  using memory = std::allocator<shard>;
+
+  [[nodiscard]] std::size_t count() const noexcept { return mask_ + 1; }
+
+  const int bits_;  // of a hash that pick the shard
+  const std::size_t mask_;
   bool kept_ = false;
-  union {
-    std::vector<shard> all_;  // no new[]: g++ for 32-bit ARM does not align what that makes
-  };
+  shard* const first_;  // behind the head of the block, which takes the room of a shard
+  head* head_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -92,6 +92,10 @@ class wait_graph {
     return leads_to(waiter, other);
   }
 
+  /// In a forked child, whose one thread waits for none: takes out all edges, which are in frames of
+  /// threads that it lacks, as the owner of the mutex may be.
+  void renew_after_fork() noexcept { ::new (this) wait_graph; }
+
   /// Says who leads a call, whose edges point at `leader`.
   void set_leader(std::thread::id& leader, std::thread::id who) noexcept {
     const lock guard(mutex_);

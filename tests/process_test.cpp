@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: MIT
+// What a process does to its groups: it forks while calls are in flight, and it exits while they are.
+// Each test looks at the exit status of child processes. An alarm ends one that hangs.
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <map>
+#include <memory>
+#include <optional>
+#include <singleflight/group.hpp>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "executors.hpp"
+#include "held_call.hpp"
+#include "support.hpp"
+
+namespace {
+
+using group = singleflight::group<int, int>;
+using support::await;
+using support::held_call;
+
+constexpr unsigned limit_s = 100;
+
+// Returns: the exit status of a child process, or the negative signal that ended it.
+int wait_for(pid_t child) {
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+pid_t fork_process() {
+  std::fflush(nullptr);  // what is buffered would be written twice
+  const pid_t child = fork();
+  if (child == 0) alarm(limit_s);
+  return child;
+}
+
+[[noreturn]] void end_child() {
+  std::fflush(nullptr);
+  _exit(testing::Test::HasFailure() ? 1 : 0);
+}
+
+// Has a child process, which is forked here, do `body`, expectations and all.
+template <class Body>
+void in_child(const Body& body) {
+  const pid_t child = fork_process();
+  if (child == 0) {
+    body();
+    end_child();
+  }
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+void expect_idle(const group& g) {
+  EXPECT_EQ(g.stats().in_flight, 0U);
+  EXPECT_EQ(g.stats().waiting, 0U);
+  EXPECT_TRUE(g.in_flight().empty());
+}
+
+std::error_code error_of(const std::shared_future<int>& future) {
+  return support::call_error_of(support::thrown_by([&] { (void)future.get(); }));
+}
+
+const auto dead = std::make_error_code(std::errc::owner_dead);
+
+// --- fork: calls of other threads ------------------------------------------------------------------
+
+// https://github.com/rust-lang/rust/issues/43448: in a child, a lazy value waits for the thread of the
+// parent that makes it.
+TEST(Fork, LetsTheChildLeadWhereAnotherThreadOfTheParentDoes) {
+  group g;
+  held_call in_parent(g);
+  in_child([&] {
+    expect_idle(g);
+    EXPECT_EQ(*g.do_call(0, [] { return 43; }), 43);
+    expect_idle(g);
+  });
+  in_parent.end(42);
+  EXPECT_EQ(in_parent.value, 42);
+}
+
+TEST(Fork, LetsTheChildBeginCallsOfAllKinds) {
+  group g;
+  held_call in_parent(g);
+  in_child([&] {
+    EXPECT_EQ(g.do_async(0, support::inline_executor, [] { return 43; }).get(), 43);
+    EXPECT_EQ(*g.do_call_on(0, support::inline_executor, {}, [] { return 44; }), 44);
+    EXPECT_EQ(*g.do_call(0, {.timeout = std::chrono::hours(1)}, [] { return 45; }), 45);
+    expect_idle(g);
+  });
+}
+
+TEST(Fork, TakesTheWaitersOfAllKindsOutOfTheAccountsOfTheChild) {
+  group g({.max_age = std::chrono::hours(1)});
+  support::threads followers;
+  held_call in_parent(g);
+  followers.start([&] { EXPECT_EQ(*g.do_call(0, [] { return -1; }), 42); });
+  followers.start(
+      [&] { EXPECT_EQ(*g.do_call(0, {.timeout = std::chrono::hours(1)}, [] { return -1; }), 42); });
+#if defined(__cpp_lib_jthread)
+  const std::stop_source stop;
+  followers.start(
+      [&] { EXPECT_EQ(*g.do_call(0, {.stop = stop.get_token()}, [] { return -1; }), 42); });
+  support::await_followers(g, 3);
+#else
+  support::await_followers(g, 2);
+#endif
+  in_child([&] {
+    expect_idle(g);
+    EXPECT_EQ(*g.do_call(0, [] { return 43; }), 43);
+  });
+  in_parent.end(42);
+}
+
+// --- fork: calls of the forking thread -------------------------------------------------------------
+
+// Forks in a loader with followers of all kinds. `before` runs in the loader, before the fork.
+void fork_in_a_loader(const std::function<void(group&)>& before) {
+  group g;
+  support::threads followers;
+  pid_t child = -1;
+  const auto result = g.do_call(0, [&] {
+    followers.start([&] { EXPECT_EQ(*g.do_call(0, [] { return -1; }), 42); });
+    support::await_followers(g, 1);
+#if defined(__cpp_lib_jthread)
+    followers.start([&] {
+      const std::stop_source stop;
+      EXPECT_EQ(*g.do_call(0, {.stop = stop.get_token()}, [] { return -1; }), 42);
+    });
+    support::await_followers(g, 2);
+#endif
+    before(g);
+    child = fork_process();
+    if (child != 0) return 42;
+    EXPECT_EQ(g.stats().in_flight, 1U);
+    EXPECT_EQ(g.stats().waiting, 0U);
+    return 43;
+  });
+  if (child == 0) {
+    EXPECT_EQ(*result, 43);
+    expect_idle(g);
+    EXPECT_EQ(*g.do_call(0, [] { return 44; }), 44);
+    end_child();
+  }
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+TEST(Fork, InALoaderLetsTheCallEndInBothProcesses) {
+  fork_in_a_loader([](group&) {});
+}
+
+TEST(Fork, InTheLoaderOfAForgottenCallLetsTheCallEndInBothProcesses) {
+  fork_in_a_loader([](group& g) { EXPECT_TRUE(g.forget(0)); });
+}
+
+TEST(Fork, InALoaderLetsTheChildRefuseItsOwnKeyStill) {
+  group g;
+  (void)g.do_call(0, [&] {
+    in_child([&] {
+      EXPECT_EQ(g.in_flight().size(), 1U);
+      EXPECT_THROW((void)g.do_call(0, [] { return -1; }), singleflight::call_error);
+    });
+    return 42;
+  });
+}
+
+TEST(Fork, InALoaderOnAnExecutorLetsTheCallEndInBothProcesses) {
+  group g;
+  pid_t child = -1;
+  std::thread worker;
+  const auto future = g.do_async(
+      0,
+      [&](auto task) {
+        worker = std::thread([&, task] {
+          task();
+          if (child != 0) return;
+          expect_idle(g);
+          EXPECT_EQ(*g.do_call(0, [] { return 44; }), 44);
+          end_child();
+        });
+      },
+      [&] { return (child = fork_process()) == 0 ? 43 : 42; });
+  EXPECT_EQ(future.get(), 42);
+  worker.join();
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+TEST(Fork, InALoaderOnTheCallersOwnThreadLetsTheChildHaveItsFuture) {
+  group g;
+  pid_t child = -1;
+  const auto future = g.do_async(0, support::inline_executor,
+                                 [&] { return (child = fork_process()) == 0 ? 43 : 42; });
+  const auto result = g.do_call_on(1, support::inline_executor, {}, [] { return 44; });
+  if (child == 0) {
+    EXPECT_EQ(future.get(), 43);
+    EXPECT_EQ(*result, 44);
+    expect_idle(g);
+    end_child();
+  }
+  EXPECT_EQ(future.get(), 42);
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+// The child runs the task, which the parent drops: both answer their caller.
+TEST(Fork, InAnExecutorLetsTheChildRunTheTask) {
+  group g;
+  pid_t child = -1;
+  const auto future = g.do_async(
+      0,
+      [&](auto task) {
+        child = fork_process();
+        if (child == 0) task();
+      },
+      [] { return 43; });
+  if (child == 0) {
+    EXPECT_EQ(future.get(), 43);
+    expect_idle(g);
+    end_child();
+  }
+  EXPECT_EQ(error_of(future), dead);
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+// --- fork: calls on executors ----------------------------------------------------------------------
+
+TEST(Fork, LeavesTheChildTasksThatTouchNothing) {
+  auto g = std::make_unique<group>();
+  support::task_queue run_in_child, dropped_in_child;
+  const auto first = g->do_async(0, std::ref(run_in_child), [] { return 42; });
+  const auto second = g->do_async(1, std::ref(dropped_in_child), [] { return 43; });
+  in_child([&] {
+    expect_idle(*g);
+    g.reset();  // does not wait for them
+    run_in_child.run();
+    dropped_in_child.drop();
+    EXPECT_EQ(error_of(first), dead);
+    EXPECT_EQ(error_of(second), dead);
+  });
+  run_in_child.run();
+  dropped_in_child.run();
+  EXPECT_EQ(first.get(), 42);
+  EXPECT_EQ(second.get(), 43);
+}
+
+TEST(Fork, LeavesTheChildAGroupThatItCanDestroyWhileTheParentRunsALoader) {
+  auto g = std::make_unique<group>();
+  support::thread_executor executor;
+  std::promise<void> begun, end;
+  const auto future = g->do_async(0, std::ref(executor), [&] {
+    begun.set_value();
+    end.get_future().wait();
+    return 42;
+  });
+  begun.get_future().wait();
+  in_child([&] {
+    expect_idle(*g);
+    g.reset();
+  });
+  end.set_value();
+  EXPECT_EQ(future.get(), 42);
+}
+
+#if defined(__GLIBCXX__)  // elsewhere those futures stay without a result in the child
+
+TEST(Fork, FailsTheFuturesThatTheChildHasOfCallsOfOtherThreads) {
+  group g;
+  support::task_queue queue;
+  support::thread_executor executor;
+  held_call in_parent(g);
+  std::promise<void> begun, end;
+  const auto queued = g.do_async(1, std::ref(queue), [] { return 42; });
+  const auto running = g.do_async(2, std::ref(executor), [&] {
+    begun.set_value();
+    end.get_future().wait();
+    return 42;
+  });
+  const auto joined = g.do_async(0, std::ref(queue), [] { return -1; });
+  EXPECT_TRUE(g.forget(0));
+  begun.get_future().wait();
+  in_child([&] {
+    for (const auto& future : {queued, running, joined}) {
+      const auto thrown = support::thrown_by([&] { (void)future.get(); });
+      EXPECT_EQ(support::call_error_of(thrown), dead);
+      EXPECT_NE(support::text_of(thrown).find("child"), std::string::npos);
+    }
+  });
+  end.set_value();
+  in_parent.end(42);
+  queue.run();
+  for (const auto& future : {queued, running, joined}) EXPECT_EQ(future.get(), 42);
+}
+
+#endif
+
+// --- fork: locks, lists and the wait graph ---------------------------------------------------------
+
+// Threads that hold and release locks all the time, while this one forks.
+void fork_beside(const std::function<void()>& work, const std::function<void()>& in_the_child) {
+  std::atomic<bool> over = false;
+  support::threads busy(2, [&](std::size_t) {
+    while (!over) work();
+  });
+  for (int i = 0; i < 50 && !testing::Test::HasFailure(); ++i) in_child(in_the_child);
+  over = true;
+}
+
+TEST(Fork, LeavesTheChildNoLockThatAnotherThreadHolds) {
+  group g({.shards = 1});
+  const auto enter = [&] { EXPECT_EQ(*g.do_call(0, [] { return 42; }), 42); };
+  fork_beside(enter, enter);
+}
+
+TEST(Fork, LeavesTheChildNoLockOfAnExecutorCallThatAnotherThreadHolds) {
+  group g({.shards = 1});
+  const auto enter = [&] {
+    EXPECT_EQ(g.do_async(0, support::inline_executor, [] { return 42; }).get(), 42);
+  };
+  fork_beside(enter, [&] {
+    enter();
+    expect_idle(g);
+  });
+}
+
+TEST(Fork, LeavesTheChildNoLockOfTheWaitGraphThatAnotherThreadHolds) {
+  group g({.shards = 1});
+  const auto enter = [&] {
+    std::atomic<bool> inside = false;
+    support::threads other;
+    (void)g.do_call(0, [&] {
+      other.start([&] {
+        (void)g.do_call(1, [&] {
+          inside = true;
+          return *g.do_call(0, [] { return -1; });
+        });
+      });
+      await([&] { return inside || g.stats().waiting > 0; }, "the other one to wait");
+      return 42;
+    });
+  };
+  std::atomic<bool> over = false;
+  support::threads busy(1, [&](std::size_t) {
+    while (!over) enter();
+  });
+  for (int i = 0; i < 50 && !HasFailure(); ++i) {
+    in_child([&] {
+      (void)g.do_call(0, [&] {
+        EXPECT_THROW((void)g.do_call(0, [] { return -1; }), singleflight::call_error);
+        return *g.do_call(1, [] { return 42; });
+      });
+    });
+  }
+  over = true;
+}
+
+TEST(Fork, MayHappenWhileGroupsAreMadeAndDestroyed) {
+  const auto make = [] {
+    group g({.shards = 1});
+    EXPECT_EQ(*g.do_call(0, [] { return 42; }), 42);
+  };
+  fork_beside(make, make);
+}
+
+// ThreadSanitizer lets no thread hold more than 64 mutexes.
+TEST(Fork, MayHappenWithGroupsOfManyShards) {
+  std::vector<std::unique_ptr<group>> groups;
+  for (int i = 0; i < 10; ++i) {
+    groups.push_back(std::make_unique<group>(singleflight::group_options{.shards = 64}));
+  }
+  const auto enter_all = [&] {
+    for (auto& g : groups) EXPECT_EQ(*g->do_call(0, [] { return 42; }), 42);
+  };
+  in_child(enter_all);
+  support::threads another;
+  std::promise<void> end;
+  another.start([&] { end.get_future().wait(); });
+  in_child(enter_all);
+  end.set_value();
+  enter_all();
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_TSAN)  // it lets no child of many threads start one
+
+// Threads of the child have the numbers and stacks of those that the parent's had.
+TEST(Fork, LeavesTheChildNothingThatShowsThreadsOfTheParent) {
+  group g;
+  support::threads parents;
+  held_call in_parent(g);
+  parents.start([&] {
+    group in_a_frame;  // in the list of groups: grandchildren must not look for it in this frame
+    (void)in_a_frame.do_call(0, [&] { return *g.do_call(0, [] { return -1; }); });
+  });
+  support::await_followers(g, 1);
+  in_child([&] {
+    const auto use_stack = [&](std::size_t i) {
+      volatile char filled[1 << 16];
+      for (volatile char& c : filled) c = static_cast<char>(0xa5);
+      (void)g.do_call(static_cast<int>(i),
+                      [&] { return *g.do_call(static_cast<int>(i) + 100, [] { return 42; }); });
+    };
+    { const support::threads fresh(8, use_stack); }
+    (void)g.do_call(0, [&] {
+      support::threads fresh;
+      std::promise<void> end;
+      fresh.start([&] {
+        (void)g.do_call(1, [&] {
+          end.get_future().wait();
+          return 42;
+        });
+      });
+      await([&] { return g.stats().in_flight == 2; }, "the call to run");
+      std::thread ender([&] {
+        support::await_followers(g, 1);
+        end.set_value();
+      });
+      EXPECT_EQ(*g.do_call(1, [] { return -1; }), 42);
+      ender.join();
+      return 42;
+    });
+    in_child([&] { expect_idle(g); });
+  });
+  in_parent.end(42);
+}
+
+#endif
+
+// --- exit --------------------------------------------------------------------------------------------
+
+// Groups that the end of the process destroys, however it comes by them.
+group plain;
+std::optional<group> in_an_optional(std::in_place);
+std::unique_ptr<group> on_the_heap = std::make_unique<group>();
+std::map<int, std::unique_ptr<group>> in_a_map;
+
+group& local_to_a_function() {
+  static group g;
+  return g;
+}
+
+std::map<std::string, std::function<group&()>> owners() {
+  return {
+      {"static", []() -> group& { return plain; }},
+      {"static optional", []() -> group& { return *in_an_optional; }},
+      {"static unique_ptr", []() -> group& { return *on_the_heap; }},
+      {"static map",
+       []() -> group& {
+         return *in_a_map.try_emplace(1, std::make_unique<group>()).first->second;
+       }},
+      {"local static", local_to_a_function},
+  };
+}
+
+// Expects of each kind of owner that a process ends with status 3 by `end(group)`.
+void expect_status(const std::function<void(group&)>& end) {
+  for (const auto& [name, owner] : owners()) {
+    const pid_t child = fork_process();
+    if (child == 0) {
+      end(owner());
+      _exit(4);  // not reached
+    }
+    EXPECT_EQ(wait_for(child), 3) << name;
+  }
+}
+
+int exit_loader() { std::exit(3); }
+
+void await_the_end() {
+  for (;;) pause();
+}
+
+// Has a detached thread lead a call that does not end.
+void lead_without_end(group& g) {
+  std::thread([&g] {
+    (void)g.do_call(0, [] {
+      await_the_end();
+      return 42;
+    });
+  }).detach();
+  await([&] { return g.stats().in_flight == 1; }, "the call to run");
+}
+
+// https://github.com/WebAssembly/binaryen/issues/1721: exit in a worker hangs in a static destructor.
+TEST(Exit, InALoaderEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) { (void)g.do_call(0, exit_loader); });
+}
+
+TEST(Exit, InALoaderOfAnotherThreadEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) { std::thread([&] { (void)g.do_call(0, exit_loader); }).join(); });
+}
+
+TEST(Exit, InALoaderOnAnExecutorEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    (void)g.do_async(
+        0, [](auto task) { std::thread(std::move(task)).detach(); }, exit_loader);
+    await_the_end();
+  });
+}
+
+TEST(Exit, InAnExecutorEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    (void)g.do_async(
+        0, [](const auto&) { std::exit(3); }, [] { return 42; });
+  });
+}
+
+TEST(Exit, WhileAnotherThreadLeadsEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    lead_without_end(g);
+    std::exit(3);
+  });
+}
+
+// As by a thread that waits for signals.
+TEST(Exit, OfAThreadThatHasUsedNoGroupEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    lead_without_end(g);
+    std::thread([] { std::exit(3); }).join();
+  });
+}
+
+TEST(Exit, WhileThreadsWaitForTheLoaderThatExitsEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    static group other;
+    std::thread([&] {
+      (void)g.do_call(0, [&] {
+        await([&] { return g.stats().waiting == 1; }, "the other loader to wait");
+        return exit_loader();
+      });
+    }).detach();
+    await([&] { return g.stats().in_flight == 1; }, "the call to run");
+    (void)other.do_async(
+        0, [](auto task) { std::thread(std::move(task)).detach(); },
+        [&] { return *g.do_call(0, [] { return -1; }); });
+    await_the_end();
+  });
+}
+
+// As by a handler of an event loop on which calls are queued.
+TEST(Exit, OfTheThreadThatWouldRunWhatIsQueuedEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    static auto& queue = *new support::task_queue;
+    (void)g.do_async(0, std::ref(queue), [] { return 42; });
+    (void)g.do_async(1, std::ref(queue), [] { return 43; });
+    std::exit(3);
+  });
+}
+
+TEST(Exit, WaitsForALoaderThatAnotherThreadRunsOnAnExecutor) {
+  expect_status([](group& g) {
+    static std::atomic<bool> exits = false, ended = false;
+    static const struct last {
+      ~last() {
+        if (!ended) _exit(5);
+      }
+    } destroyed_after_a_local_static_group;
+    static group later;
+    std::promise<void> begun;
+    (void)later.do_async(
+        0, [](auto task) { std::thread(std::move(task)).detach(); },
+        [&] {
+          begun.set_value();
+          await([] { return exits.load(); }, "the process to end");
+          ended = true;
+          return 42;
+        });
+    begun.get_future().wait();
+    static const struct first {
+      ~first() { exits = true; }
+    } destroyed_before_the_group;
+    (void)g.stats();
+    std::exit(3);
+  });
+}
+
+#if defined(__GLIBC__)
+TEST(Exit, WithoutDestructorsEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) { (void)g.do_call(0, []() -> int { std::quick_exit(3); }); });
+}
+#endif
+
+TEST(Exit, OfAForkedChildWaitsForNoThreadOfTheParent) {
+  support::task_queue queue;
+  const auto queued = plain.do_async(1, std::ref(queue), [] { return 42; });
+  held_call in_parent(plain);
+  const pid_t child = fork_process();
+  if (child == 0) std::exit(3);
+  EXPECT_EQ(wait_for(child), 3);
+  queue.run();
+  EXPECT_EQ(queued.get(), 42);
+}
+
+}  // namespace
