@@ -17,7 +17,7 @@ def members(value):
 
 
 def pointer_in(value):
-    """The pointer that a unique_ptr or a vector holds: the first that is found in it."""
+    """The pointer that a unique_ptr holds: the first that is found in it."""
     if value.type.strip_typedefs().code == gdb.TYPE_CODE_PTR:
         return value
     if value.type.strip_typedefs().code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
@@ -81,8 +81,7 @@ class GroupPrinter:
 
     def shards(self):
         shards = self.value["shards_"]
-        first = pointer_in(shards["all_"])
-        return (first[i] for i in range(1 << int(shards["bits_"])))
+        return (shards["first_"][i] for i in range(int(shards["mask_"]) + 1))
 
     def calls(self):
         for shard in self.shards():

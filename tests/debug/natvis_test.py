@@ -14,7 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = "{http://schemas.microsoft.com/vstudio/debugger/natvis/2010}"
 PORTABLE = {
-    "._Mypair._Myval2._Myfirst": ".data()",  # of vector
     "._Mypair._Myval2": ".get()",  # of unique_ptr
     "._Has_value": ".has_value()",  # of optional
     "._Value": ".value()",

@@ -8,8 +8,8 @@
 //   call, shared_state, call_handle, key, listed, interested, ended, handed_out, future, leader,
 //   watched, stoppable, published_, running, withdrawal, on_stop, is_nested, stoppable_wait,
 //   find, list, begin, supersede, request_stop, make_ticket, add_follower, remove_interest, end,
-//   connect, enter, lead, announce, block, block_until, wait, join, take_leave, forget, max_age,
-//   max_waiters
+//   leads_to, connect, waits_for_this_thread, enter, lead, announce, block, block_until, wait, join,
+//   take_leave, forget, max_age, max_waiters
 //
 // A step (an `atomic` or `d_step`) is one critical section of the headers, or one publication. What
 // the headers guard by a mutex they touch under it alone, so nothing can come in between. A delay
@@ -59,7 +59,7 @@ hidden byte joins_no_dismissed_call;    // 6, 9: forgotten, superseded
 hidden byte closes_no_circle;           // 8: nobody waits, with a deadline or without, for itself
 hidden byte refused_only_in_a_circle;   // 8
 hidden byte awake_without_an_edge;      // 8: what a thread does next may be user code
-hidden byte not_superseded_by_itself;   // 9: no loader begins its own call anew
+hidden byte not_superseded_by_itself;   // 9: no loader begins a call anew that waits for it
 hidden byte touches_no_gone_call;       // a call lives in its leader's frame
 hidden byte touches_no_ended_books;     // from its end on, a call is its leader's alone
 hidden byte nothing_is_left;            // when all have returned
@@ -95,7 +95,7 @@ byte hung;                       // loaders that never return
 byte returned_threads;           // threads whose callers have all returned
 
 hidden byte i, found, at;
-hidden byte circle;
+hidden byte circle, waits_for_me;
 
 // How a follower waits. One with a stop token that nobody uses must be woken by the call's end.
 #define to_the_end 0
@@ -227,12 +227,11 @@ inline release(c) {
 
 // --- detail/wait_graph.hpp -----------------------------------------------------------------------
 
-// Adds an edge from `me` to the call unless it would close a circle, and checks the search: each wait
+// Says in `circle` whether the thread in `at` is `me` or waits for it, and checks the search: each wait
 // on the way is for a call that has no result yet.
-inline connect(c, me) {
+inline leads_to(me) {
   circle = false;
   refused_only_in_a_circle = true;
-  at = (calls[c].leader -> leader_of(c) : none);
   do
   :: at == none -> break
   :: at == me -> circle = true; break
@@ -247,6 +246,13 @@ inline connect(c, me) {
         at = (calls[edge[at]].leader -> leader_of(edge[at]) : none)
      fi
   od;
+  refused_only_in_a_circle = !circle || refused_only_in_a_circle
+}
+
+// Adds an edge from `me` to the call unless it would close a circle.
+inline connect(c, me) {
+  at = (calls[c].leader -> leader_of(c) : none);
+  leads_to(me);
   refused = circle;
 #ifdef MUTANT_NO_SEARCH_FOR_CIRCLES
   refused = false;
@@ -255,8 +261,7 @@ inline connect(c, me) {
   refused = circle && how != until_deadline;
 #endif
   must(closes_no_circle, refused || !circle);
-  refused_only_in_a_circle = !refused || refused_only_in_a_circle;
-  assert(refused_only_in_a_circle);
+  must(refused_only_in_a_circle, !refused || refused_only_in_a_circle);
   if
   :: !refused -> edge[me] = c
   :: else
@@ -345,14 +350,21 @@ enter_locked:
     true;
     d_step { find(key); running = found };
 #ifdef AGES
-    if
-#ifndef MUTANT_LOADER_BEGINS_ITSELF_ANEW
-    :: running != none && leader_of(running) != _pid ->
+    d_step {  // waits_for_this_thread()
+      at = (running == none -> none : leader_of(running));
+      leads_to(_pid);
+#if defined(MUTANT_LOADER_BEGINS_ITSELF_ANEW)
+      waits_for_me = circle && leader_of(running) != _pid;
+#elif defined(MUTANT_BEGINS_ANEW_WHAT_WAITS_FOR_IT)
+      waits_for_me = circle && leader_of(running) == _pid;
 #else
-    :: running != none ->
+      waits_for_me = circle;
 #endif
+    };
+    if
+    :: running != none && !waits_for_me ->
        d_step {  // it is too old
-         must(not_superseded_by_itself, leader_of(running) != _pid);
+         must(not_superseded_by_itself, !circle);
          supersede(running);
          running = none
        }

@@ -22,15 +22,17 @@ BINARY = {
     "+": ["-"], "-": ["+"], "*": ["+"], "<<": [">>"], ">>": ["<<"],
     "+=": ["-="], "-=": ["+="],
 }
-# What is there for standard libraries without <stop_token> is not compiled here.
-WITHOUT_STOP_TOKEN = re.compile(
-    r"^#if defined\(__cpp_lib_jthread\)$(?:(?!^#(?:if|endif)).)*?^(#else$(?:(?!^#endif).)*)^#endif", re.M | re.S)
+# What is there for standard libraries without <stop_token> is not compiled here, and what is said to
+# ThreadSanitizer changes nothing.
+LEFT_OUT = re.compile(
+    r"^#if defined\(__cpp_lib_jthread\)$(?:(?!^#(?:if|endif)).)*?^(#else$(?:(?!^#endif).)*)^#endif"
+    r"|^#if defined\(SINGLEFLIGHT_DETAIL_TSAN\)$((?:(?!^#endif).)*)", re.M | re.S)
 # Names of which one can stand for another, each within its scope.
 CIRCLES = {
     "errc": ["timed_out", "operation_canceled", "resource_deadlock_would_occur",
              "resource_unavailable_try_again", "owner_dead"],
     "reason": ["deadline", "stop", "circle", "full", "newer_call", "leader_exited", "task_dropped",
-               "nobody_waits"],
+               "nobody_waits", "lost_in_fork"],
     "group_stats": ["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded"],
     "phase": ["made", "begun", "claimed"],
     "group_options": ["reject", "run_alone"],
@@ -64,7 +66,7 @@ class Header:
         self.regions = []  # (start, end, order, emit): emit(inner) is the text with its mutants
         self.mutants = []
         self.returns_bool = False
-        off = [m.span(1) for m in WITHOUT_STOP_TOKEN.finditer(text)]
+        off = [m.span(m.lastindex) for m in LEFT_OUT.finditer(text)]
         for m in TOKEN.finditer(text):
             if m.lastgroup != "space" and not any(a <= m.start() < b for a, b in off):
                 self.tokens.append(Token(m.lastgroup, m.group(), m.start()))
@@ -226,7 +228,7 @@ class Header:
                 j = self.until(j + 1, end, {";", "{"})
             if first in ("using", "typedef", "static_assert", "friend", "enum", "concept") or self.t(j) == ";":
                 j = self.until(j, end, {";"})
-                if self.t(j) == ";" and not words & (SKIPPED | {"static", "extern", "thread_local"}):
+                if self.t(j) == ";" and not words & (SKIPPED | {"static", "extern", "thread_local", "virtual"}):
                     self._member(i, j)
                 i = j + 1
             elif first in ("namespace", "class", "struct", "union"):

@@ -22,7 +22,8 @@
 // the future. `--unreduced` does without these assumptions, and so do the searches with a bound.
 //
 // Not checked: data races and weak memory, since steps run one after the other (ThreadSanitizer
-// does that; the library has no atomics of its own); preemptions inside critical sections, which no
+// does that; the one atomic of the library, which says who runs a call on an executor, is not
+// replaced); preemptions inside critical sections, which no
 // other critical section of that mutex could observe; and the insides of libstdc++'s futures and
 // stop tokens, whose atomics are not replaced.
 

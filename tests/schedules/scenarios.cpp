@@ -217,6 +217,17 @@ void an_old_call_asks_for_itself(world& w) {
   caller_of(w, {0});
 }
 
+/// The call that grows too old waits for the caller that asks for its key.
+void an_old_call_in_a_circle(world& w) {
+  w.caller([&w] {
+    w.call(0, {.inside = [&w] {
+             w.advance(10ms);
+             w.call(1);
+           }});
+  });
+  w.caller([&w] { w.call(1, {.inside = [&w] { w.call(0); }}); });
+}
+
 void a_full_call(world& w) {
   for (int i = 0; i < 3; ++i) caller_of(w, {0});
 }
@@ -293,6 +304,8 @@ const std::array table{
              an_old_call_is_superseded_once},
     scenario{"max_age_inside", "an old call's loader asks for its own key", all, all, ageing,
              an_old_call_asks_for_itself},
+    scenario{"max_age_circle", "an old call waits for who asks for its key", all, all, ageing,
+             an_old_call_in_a_circle},
     scenario{"full", "3 callers, room for one follower", all, all, one_waiter, a_full_call},
     scenario{"full_alone", "3 callers, room for one, else alone", all, all, one_waiter_else_alone,
              a_full_call},

@@ -12,21 +12,15 @@
 namespace schedules {
 namespace {
 
-using singleflight::detail::executor_calls;
+shards_type& shards_of(group_type& group);
 
-const shards_type& shards_of(const group_type& group);
-const executor_calls& executor_calls_of(const group_type& group);
-
-/// Makes private members readable, by the one place where their names are not checked: an explicit
+/// Makes a private member accessible, by the one place where its name is not checked: an explicit
 /// instantiation.
-template <auto Shards, auto ExecutorCalls>
+template <auto Shards>
 struct reveal {
-  friend const shards_type& shards_of(const group_type& group) { return group.*Shards; }
-  friend const executor_calls& executor_calls_of(const group_type& group) {
-    return group.*ExecutorCalls;
-  }
+  friend shards_type& shards_of(group_type& group) { return group.*Shards; }
 };
-template struct reveal<&group_type::shards_, &group_type::executor_calls_>;
+template struct reveal<&group_type::shards_>;
 
 constexpr std::array<const char*, 2> shard_names{"shard 0", "shard 1"};
 
@@ -40,13 +34,14 @@ void rule_broken(const char* rule) {
 
 world::world(scheduler& threads, const plan& p)
     : threads_(threads), plan_(p), group_(std::make_unique<group_type>(p.options, p.hash)) {
-  shards_ = &shards_of(*group_);
+  shards_type& shards = shards_of(*group_);
+  shards_ = &shards;
   for (std::size_t i = 0; i < shards_->all().size(); ++i) {
     threads_.know(&shards_->all()[i].mutex, shard_names.at(i));
   }
   // Their mutexes come first in them; if they did not, they would only be unknown.
   threads_.know(&singleflight::detail::the_wait_graph(), "the wait graph");
-  threads_.know(&executor_calls_of(*group_), "the calls on executors");
+  threads_.know(&shards.on_executors(), "the calls on executors");
   scheduler::keep(singleflight::detail::calls_led_by_this_thread);
 }
 

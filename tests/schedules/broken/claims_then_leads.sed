@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Claims a call on an executor in one step, and becomes its leader in another.
+# Takes a call on an executor that has been claimed, but has no leader yet, for one with a leader.
 # file: detail/executor_call.hpp
 # scenario: async_then_call
 # oracle: a caller was refused who is in no circle
-s/wanted_ = set_leader\(std::this_thread::get_id\(\)\);//
-s/if \(!wanted_\)/if (!set_leader(std::this_thread::get_id()))/
+s/if \(!taken_\)/if (phase_.load() == phase::begun)/

@@ -3,4 +3,4 @@
 # file: group.hpp
 # scenario: three_callers
 # oracle: two calls are listed for one key
-s/(begin\(home, own, running, 1, me\);)/home.mutex.unlock(); home.mutex.lock(); \1/
+s/(begin\(home, own, running, me\);)/home.mutex.unlock(); home.mutex.lock(); \1/
