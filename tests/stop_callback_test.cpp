@@ -136,7 +136,7 @@ const way ways[] = {
     {"ByAFollowerThatIsStopped", &leaver::as_a_follower_that_is_stopped},
     {"ByAFollowerAtItsDeadline", &leaver::as_a_follower_at_its_deadline},
     {"ByAFollowerAtMaxAge", &leaver::as_a_follower_at_max_age},
-#if defined(__GLIBCXX__)
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
     {"ByAFollowerThatIsCancelled", &leaver::as_a_follower_that_is_cancelled},
 #endif
     {"ByAFirstCallerThatIsStopped", &leaver::as_the_first_caller},
