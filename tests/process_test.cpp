@@ -136,8 +136,8 @@ TEST(Fork, TakesTheWaitersOfAllKindsOutOfTheAccountsOfTheChild) {
 
 // --- fork: calls of the forking thread -------------------------------------------------------------
 
-// Forks in a loader with followers of all kinds. `before` runs in the loader, before the fork.
-void fork_in_a_loader(const std::function<void(group&)>& before) {
+// Forks in a loader with followers of all kinds.
+void fork_in_a_loader() {
   group g;
   support::threads followers;
   pid_t child = -1;
@@ -151,7 +151,6 @@ void fork_in_a_loader(const std::function<void(group&)>& before) {
     });
     support::await_followers(g, 2);
 #endif
-    before(g);
     child = fork_process();
     if (child != 0) return 42;
     reuse_stacks();
@@ -168,13 +167,7 @@ void fork_in_a_loader(const std::function<void(group&)>& before) {
   EXPECT_EQ(wait_for(child), 0);
 }
 
-TEST(Fork, InALoaderLetsTheCallEndInBothProcesses) {
-  fork_in_a_loader([](group&) {});
-}
-
-TEST(Fork, InTheLoaderOfAForgottenCallLetsTheCallEndInBothProcesses) {
-  fork_in_a_loader([](group& g) { EXPECT_TRUE(g.forget(0)); });
-}
+TEST(Fork, InALoaderLetsTheCallEndInBothProcesses) { fork_in_a_loader(); }
 
 TEST(Fork, InALoaderLetsTheChildRefuseItsOwnKeyStill) {
   group g;
@@ -370,7 +363,6 @@ TEST(Fork, FailsTheFuturesThatTheChildHasOfCallsOfOtherThreads) {
     return 42;
   });
   const auto joined = g.do_async(0, std::ref(queue), [] { return -1; });
-  EXPECT_TRUE(g.forget(0));
   begun.get_future().wait();
   in_child([&] {
     for (const auto& future : {queued, running, joined}) {

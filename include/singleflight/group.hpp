@@ -93,6 +93,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///
 /// fork (POSIX): the child can use every group. It has the calls that the forking thread leads, without
 /// their followers, and no others: their futures fail with `owner_dead`, and their tasks do nothing.
+/// (Calls that were not listed stay in the child's gauges, and a future of one gets no result there.)
 /// `fork` takes the lock of every shard, so it must not be called where those locks are held (see 7).
 ///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
@@ -223,8 +224,8 @@ class group {
   /// Until the executor returns, its thread counts as the call's leader.
   ///
   /// Throws: as `do_call`. What copying `fn` throws fails the call, for everybody.
-  /// Complexity: as `do_call`; to begin a call takes two allocations more than its promise, and nine
-  ///   locks, ten if the task is run later, three or four of them of the shard.
+  /// Complexity: as `do_call`; to begin a call takes two allocations more than its promise, and eight
+  ///   locks, four of them of the shard.
   /// Lifetime: the call owns its loader, a copy of `fn` (or `fn`, moved), and destroys it when it
   ///   ends, which the group's destructor waits for. So the loader must not own the group. Arguments
   ///   are evaluated in no order: a loader that captures the key by `std::move` in the same
