@@ -281,8 +281,8 @@ TEST(Allocations, OfASnapshotGrowWithTheLogarithmOfTheCalls) {
   for (const auto& task : tasks) task();
 }
 
-TEST(Allocations, OfAGroupThatNobodySizedAreThoseOfAtMost64Shards) {
-  EXPECT_LE(singleflight::group_options::default_shards(), 64U);
+TEST(Allocations, OfAGroupOfDefaultSizeAreThoseOfAtMost32Shards) {
+  EXPECT_LE(singleflight::group_options::default_shards(), 32U);
   EXPECT_GE(singleflight::group_options::default_shards(), 8U);
 }
 

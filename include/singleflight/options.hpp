@@ -27,11 +27,11 @@ struct group_options {
 
   /// The number of shards where `shards` is 0.
   [[nodiscard]] static std::size_t default_shards() noexcept {
-    return std::clamp<std::size_t>(8 * std::size_t{std::thread::hardware_concurrency()}, 8, 64);
+    return std::clamp<std::size_t>(8 * std::size_t{std::thread::hardware_concurrency()}, 8, 32);
   }
 
   /// Into how many separately locked shards the map of calls is split, rounded up to a power of
-  /// two. 0: eight for each hardware thread, at most 64. At most 65,536. On 64-bit Linux a shard
+  /// two. 0: eight for each hardware thread, at most 32. At most 65,536. On 64-bit Linux a shard
   /// takes 256 bytes, and up to 1 KiB more for the kept buffer of a string key. Set it to 1 for
   /// groups that few threads share, such as one for each tenant.
   std::size_t shards = 0;
