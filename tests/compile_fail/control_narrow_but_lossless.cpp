@@ -10,7 +10,8 @@
 
 enum color : std::uint8_t { red };
 
-void load(singleflight::group<std::uint64_t, double>& ids, singleflight::group<int, std::any>& any) {
+void load(singleflight::group<std::uint64_t, double>& ids,
+          singleflight::group<int, std::any>& any) {
   (void)ids.do_call(7, [] { return 1; });
   (void)ids.do_call(7U, [](auto id) { return static_cast<double>(id); });
   (void)ids.do_call('7', [] { return 1.0F; });
