@@ -3,4 +3,4 @@
 # file: detail/wait_graph.hpp
 # scenario: circle
 # oracle: a caller was refused who is in no circle
-s/(std::size_t steps = 0;)/\1\n    if (*edge.leader != std::thread::id()) return false;/
+s/if \(leads_to\(\*edge.leader, edge.waiter\)\)/if (*edge.leader != std::thread::id())/

@@ -3,4 +3,4 @@
 # file: group.hpp
 # scenario: max_age_inside
 # oracle: a call was unlisted by its own loader
-s/ \|\| is_led_here\(\*running\)\) \{/) {/
+s/ \|\|\n *waits_for_this_thread\(\*running\)\) \{/) {/
