@@ -185,6 +185,61 @@ void a_circle_is_left(world& w) {
   w.caller([&w] { w.advance(10ms); });
 }
 
+/// A caller that follows key 0 in the loader of key 2, until it is stopped.
+void follows_inside_a_loader(world& w, const std::stop_source& source) {
+  w.caller([&w, &source] {
+    w.await_loading(0);
+    w.call(2, {.inside = [&w, &source] { w.call(0, stoppable(source)); }});
+  });
+}
+
+/// A caller that leads key 2 follows key 0 until it is stopped, as the last, and then runs the stop
+/// callback of that call's loader, which asks for key 2 meanwhile.
+void a_stop_callback(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] {
+    how h = stoppable(*source);
+    h.inside = [&w, source] {
+      w.await_joined(0);
+      w.stop(*source);
+      w.call(2);
+    };
+    h.when_stopped = [&w] { w.call(1); };
+    w.call(0, h);
+  });
+  follows_inside_a_loader(w, *source);
+}
+
+/// The same, where the callback runs the task of key 1, for which the loader of key 0 waits. A third
+/// caller, which has stopped both, asks for key 1 inside a loader while it runs. They return in turn, so
+/// that the search is of that alone.
+void a_stop_callback_that_runs_a_task(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] {
+    w.async(1);
+    how h = stoppable(*source);
+    h.inside = [&w] {
+      w.call(1);
+      w.await_back(1);
+    };
+    h.when_stopped = [&w] { w.run_a_task(); };
+    w.call(0, h);
+  });
+  w.caller([&w, source] {
+    w.await_joined(1);
+    w.call(2, {.inside = [&w, source] {
+             w.call(0, stoppable(*source));
+             w.await_back(2);
+           }});
+  });
+  w.caller([&w, source] {
+    w.await_joined(0);
+    w.stop(*source);
+    w.await_loading(1);
+    w.call(3, {.inside = [&w] { w.call(1); }});
+  });
+}
+
 /// A caller that waited for the first key is still in the wait graph when the leader of that key
 /// goes on to the key that this caller leads. That is no circle.
 void a_wait_that_is_over(world& w) {
@@ -298,6 +353,10 @@ const std::array table{
              two_shards, crossed_limits},
     scenario{"circle_left", "the same, and the deadline passes", all, all, two_shards,
              a_circle_is_left},
+    scenario{"stop_callback", "a stop callback calls the group, inside a loader", all, all,
+             two_shards, a_stop_callback},
+    scenario{"stop_callback_task", "a stop callback runs a queued task that others wait for", all,
+             all, two_shards, a_stop_callback_that_runs_a_task},
     scenario{"max_age", "2 callers, the call grows too old", all, all, ageing,
              an_old_call_is_superseded},
     scenario{"max_age_once", "3 callers, the call grows too old", all, all, ageing,

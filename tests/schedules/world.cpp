@@ -203,6 +203,38 @@ void world::stop(std::stop_source& source) {
   leave(e);
 }
 
+template <class Condition>
+void world::await_call(key k, const Condition& holds) {
+  threads_.await([this, k, &holds] {
+    return std::any_of(calls_.begin(), calls_.end(),
+                       [k, &holds](const entry* e) { return e->on == k && holds(*e); });
+  });
+  threads_.touch({.writes = objects::everything});
+}
+
+void world::await_loading(key k) {
+  await_call(k, [](const entry& e) { return e.call.runs > 0; });
+}
+void world::await_joined(key k) {
+  await_call(k, [](const entry& e) { return e.call.joined; });
+}
+
+void world::await_back(int caller) {
+  threads_.await([this, caller] { return (back_ & only(caller)) != 0; });
+  threads_.touch({.writes = objects::everything});
+}
+
+void world::run_a_task() {
+  threads_.touch({.writes = objects::others});
+  if (tasks_.empty()) return;
+  const std::function<void()> task = std::move(tasks_.front());
+  tasks_.erase(tasks_.begin());
+  int& helping = helping_[static_cast<std::size_t>(threads_.current())];
+  ++helping;
+  task();
+  --helping;
+}
+
 void world::destroy_after(std::initializer_list<int> callers) {
   thread_set needed = 0;
   for (const int c : callers) needed |= only(c);
@@ -214,6 +246,15 @@ void world::destroy_after(std::initializer_list<int> callers) {
   threads_.point("after the group has gone");
 }
 
+/// The caller that has left a call as the last runs this, or the loader itself that finds it stopped.
+void world::run_stop_callback(entry& of) {
+  say(of, "is told to stop");
+  int& helping = helping_[static_cast<std::size_t>(threads_.current())];
+  ++helping;
+  of.manner.when_stopped();
+  --helping;
+}
+
 value world::load(entry& e, const std::stop_token* token) {
   auto& c = e.call;
   const bool may_run_alone = plan_.options.when_full == singleflight::group_options::run_alone;
@@ -223,6 +264,10 @@ value world::load(entry& e, const std::stop_token* token) {
     c.token = *token;
     expect(!c.reported || token->stop_requested(),
            "a loader that nobody wants any more is not told to stop");
+  }
+  std::optional<std::stop_callback<std::function<void()>>> told;
+  if (token != nullptr && e.manner.when_stopped) {
+    told.emplace(*token, [this, &e] { run_stop_callback(e); });
   }
   say(e, "loads");
   bool& loading = loading_[static_cast<std::size_t>(threads_.current())];
@@ -247,18 +292,17 @@ value world::load(entry& e, const std::stop_token* token) {
 /// looks at the future. Stop tokens are for those that have one. Tasks have owners on several
 /// threads, of whom the last to go matters; who waits for one has let go of it.
 footprint world::outside_critical_sections() {
+  const auto me = static_cast<std::size_t>(threads_.current());
   if (destroyer_ == threads_.current()) return {.writes = objects::everything};
   if ((workers_ & only(threads_.current())) != 0) {
-    return loading_[static_cast<std::size_t>(threads_.current())]
-               ? footprint()
-               : footprint{.writes = objects::others};
+    return loading_[me] ? footprint() : footprint{.writes = objects::others};
   }
   const entry* const e = here();
   if (e == nullptr) return {};
   footprint f;
   if (e->joined != nothing) f.reads |= objects::futures_of(number(e->joined).thread);
   if (e->on_executor) f.reads |= objects::futures_of(e->thread);
-  if (e->on_executor && !e->has_slept) f.writes |= objects::others;
+  if ((e->on_executor && !e->has_slept) || helping_[me] > 0) f.writes |= objects::others;
   const bool may_use_token =
       e->what == action::stop || e->manner.options.has_value() || e->manner.loader_takes_token;
   if (may_use_token && !stop_sources_.empty()) f.writes |= objects::stop_states;
@@ -303,6 +347,7 @@ void world::notice_calls(const shard_type& home) {
       by->call.running = &c;
       by->call.home = &home;
       by->call.begun = true;
+      by->has_left = false;
       by->call.leader = by->thread;
       by->call.listed = true;
       by->call.waiters = c.waiters();
@@ -325,9 +370,11 @@ void world::notice_change(entry& owner) {
     expect(by != nullptr && by->what == action::call && by->on == owner.on && by != &owner,
            "somebody has joined who has not called");
     by->joined = owner.number;
+    by->has_left = false;
     if (by->counted == entry::account::none) by->counted = entry::account::joined;
     known.joined = true;
   }
+  if (c.waiters() < known.waiters && by != nullptr) by->has_left = true;
   known.waiters = c.waiters();
   if (c.interested == 0 && !c.ended && !known.abandoned) {
     known.abandoned = true;
@@ -416,7 +463,7 @@ bool world::would_wait_for_itself(const entry& e, std::size_t most_steps) const 
   });
 }
 
-/// A wait counts whatever may end it. A thread in a critical section may be about to join a call that
+/// A wait counts whatever may end it, until its caller has left, which may run stop callbacks. A thread in a critical section may be about to join a call that
 /// it is not known to have joined.
 bool world::leads_back_to(int thread, const entry& call, std::size_t most_steps) const {
   const int leader = call.call.leader;
@@ -427,8 +474,8 @@ bool world::leads_back_to(int thread, const entry& call, std::size_t most_steps)
   const auto waits_for = [&](const entry* c) {
     return c != nullptr && leads_back_to(thread, *c, most_steps - 1);
   };
-  if (inner->call.begun) return inner->on_executor && waits_for(inner);
-  return (inner->joined != nothing &&
+  if (inner->call.begun) return inner->on_executor && !inner->has_left && waits_for(inner);
+  return (inner->joined != nothing && !inner->has_left &&
           waits_for(&entries_[static_cast<std::size_t>(inner->joined)])) ||
          (threads_.in_critical_section(leader) && waits_for(listed_call_for(inner->on)));
 }

@@ -84,7 +84,8 @@ struct how {
   std::optional<singleflight::call_options> options = {};
   bool loader_takes_token = false;
   bool loader_throws = false;
-  std::function<void()> inside = {};  // what its loader does
+  std::function<void()> inside = {};        // what its loader does
+  std::function<void()> when_stopped = {};  // the stop callback of a loader that takes the token
 };
 
 /// One execution's world. Threads are added, then run, then the end is judged. An oracle that is
@@ -143,6 +144,14 @@ class world : public observer {
   void forget(key k);
   void forget_unshared(key k);
   void stop(std::stop_source& source);
+  /// Blocks until a loader has begun for that key.
+  void await_loading(key k);
+  /// Blocks until a caller has joined a call for that key.
+  void await_joined(key k);
+  /// Blocks until that caller is back.
+  void await_back(int caller);
+  /// Runs the task that has been queued first, if there is one, as a worker would.
+  void run_a_task();
   void advance(std::chrono::milliseconds time) { threads_.advance(time); }
   /// Destroys the group when those threads are back.
   void destroy_after(std::initializer_list<int> callers);
@@ -164,6 +173,7 @@ class world : public observer {
     how manner;
     bool on_executor = false;
     bool has_slept = false;
+    bool has_left = false;   // the call that it waited for last
     bool in_circle = false;  // as of its last look at the wait graph
     entry* outer = nullptr;  // whose loader made this one
     std::uint64_t entered = 0;
@@ -210,6 +220,9 @@ class world : public observer {
   template <class Call>
   void with_loader(entry& e, const Call& make);
   value load(entry& e, const std::stop_token* token);
+  void run_stop_callback(entry& of);
+  template <class Condition>
+  void await_call(key k, const Condition& holds);
   void forgot(entry& e, bool did);
   template <class Task>
   void enqueue(Task task) {
@@ -264,6 +277,7 @@ class world : public observer {
   thread_set workers_ = 0;
   int destroyer_ = nothing;                  // the thread that destroys the group
   std::array<bool, max_threads> loading_{};  // whether each thread runs a loader, its own or not
+  std::array<int, max_threads> helping_{};   // stop callbacks and tasks that each caller runs
   std::array<int, max_threads> ended_{};     // whose call each thread has ended last
   std::deque<std::stop_source> stop_sources_;
   std::vector<std::pair<entry*, std::shared_future<value>>> futures_;
