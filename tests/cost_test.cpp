@@ -23,6 +23,19 @@
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 #include <pthread.h>
 #endif
+#if defined(__GLIBC__)
+#include <sys/sysinfo.h>
+#include <unistd.h>
+#endif
+
+// std::thread::hardware_concurrency asks it.
+#if defined(__GLIBC__) && defined(__GLIBCXX__)
+#define SINGLEFLIGHT_TESTS_SET_PROCESSORS
+static int processors = 0;  // 0: those that there are
+extern "C" int get_nprocs() noexcept {
+  return processors != 0 ? processors : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+}
+#endif
 
 namespace {
 
@@ -158,6 +171,17 @@ TEST(Allocations, OfAGroupOfDefaultSizeAreForEightShardsAThreadBetween8And64) {
   EXPECT_EQ(static_cast<unsigned>(shards_by_allocations()),
             std::bit_ceil(std::min(8 * threads, 64U)));
 }
+
+#if defined(SINGLEFLIGHT_TESTS_SET_PROCESSORS)
+TEST(Allocations, OfAGroupOfDefaultSizeAreBoundedOnALargeHost) {
+  processors = 128;
+  EXPECT_EQ(singleflight::group_options::default_shards(), 64U);
+  EXPECT_EQ(shards_by_allocations(), 64);
+  processors = 1;
+  EXPECT_EQ(singleflight::group_options::default_shards(), 8U);
+  processors = 0;
+}
+#endif
 
 // A shard doubles its buckets when it has as many calls, so that its chains stay short.
 TEST(Allocations, AreOneWhereAShardHasAsManyCallsAsBuckets) {
