@@ -27,6 +27,19 @@
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 #include <pthread.h>
 #endif
+#if defined(__GLIBC__)
+#include <sys/sysinfo.h>
+#include <unistd.h>
+#endif
+
+// std::thread::hardware_concurrency asks it.
+#if defined(__GLIBC__) && defined(__GLIBCXX__)
+#define SINGLEFLIGHT_TESTS_SET_PROCESSORS
+static int processors = 0;  // 0: those that there are
+extern "C" int get_nprocs() noexcept {
+  return processors != 0 ? processors : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+}
+#endif
 
 namespace {
 
@@ -172,6 +185,17 @@ TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
             std::bit_ceil(singleflight::group_options::default_shards()));
   EXPECT_EQ(cost_of([] { const group<int, int> g; }).allocations - 1, shards(0));
 }
+
+#if defined(SINGLEFLIGHT_TESTS_SET_PROCESSORS)
+TEST(Allocations, OfAGroupOfDefaultSizeAreBoundedOnALargeHost) {
+  processors = 128;
+  EXPECT_EQ(singleflight::group_options::default_shards(), 64U);
+  EXPECT_EQ(shards_by_allocations(), 64);
+  processors = 1;
+  EXPECT_EQ(singleflight::group_options::default_shards(), 8U);
+  processors = 0;
+}
+#endif
 
 // A shard doubles its buckets when it has as many calls, so that its chains stay short.
 TEST(Allocations, AreOneWhereAShardHasAsManyCallsAsBuckets) {

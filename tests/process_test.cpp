@@ -656,6 +656,45 @@ TEST(Exit, WaitsForALoaderThatAnotherThreadRunsOnAnExecutor) {
   });
 }
 
+// In memory that stays: AddressSanitizer would see that it does not.
+TEST(Exit, LetsCallsEndAfterTheirGroupIsDestroyed) {
+  expect_status([](group&) {
+    static std::atomic<bool> destroyed = false;
+    static std::atomic<int> running = 2;
+    std::atexit([] {
+      destroyed = true;
+      await([] { return running == 0; }, "the calls to end");
+    });
+    static const auto made_after_that = std::make_unique<group>();
+    static group& g = *made_after_that;
+    const auto await_destruction = [] {
+      await([] { return destroyed.load(); }, "the group to be destroyed");
+      return 42;
+    };
+    std::thread([=] {
+      (void)g.do_call(0, await_destruction);
+      --running;
+    }).detach();
+    std::thread([=] {
+      (void)g.do_call(1, [&] {
+        await([] { return g.stats().in_flight == 3; }, "all calls to run");
+        std::exit(3);
+        return 42;
+      });
+    }).detach();
+    (void)g.do_async(
+        2,
+        [](auto task) {
+          std::thread([task]() mutable {
+            task();
+            --running;
+          }).detach();
+        },
+        await_destruction);
+    await_the_end();
+  });
+}
+
 #if defined(__GLIBC__)
 TEST(Exit, WithoutDestructorsEndsTheProcessWithItsStatus) {
   expect_status([](group& g) { (void)g.do_call(0, []() -> int { std::quick_exit(3); }); });

@@ -63,7 +63,6 @@ class executor_call final : public executor_calls::member,
   /// To be called when the executor has returned. Until then this thread leads the call, for no
   /// other may come to run it; from now on no thread does, unless a task is run already.
   void handed_over() noexcept {
-    if (lost()) return;
     every_.disown(*this);
     const lock guard(home_.mutex);
     if (!taken_) home_.set_leader(get(), {});

@@ -34,7 +34,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 // For the time of a fork one thread holds the mutexes of all groups. ThreadSanitizer ends the program
 // where a thread holds more than 64, so it is told that they are free. No other thread can tell.
 
-inline void lock_before_fork(std::mutex& m) noexcept {
+inline void lock_before_fork(std::mutex& m) noexcept SINGLEFLIGHT_NOT_ANALYSED {
   m.lock();
 #if defined(SINGLEFLIGHT_DETAIL_TSAN)
   __tsan_mutex_pre_unlock(&m, 0);
@@ -42,7 +42,7 @@ inline void lock_before_fork(std::mutex& m) noexcept {
 #endif
 }
 
-inline void unlock_after_fork(std::mutex& m) noexcept {
+inline void unlock_after_fork(std::mutex& m) noexcept SINGLEFLIGHT_NOT_ANALYSED {
 #if defined(SINGLEFLIGHT_DETAIL_TSAN)
   __tsan_mutex_pre_lock(&m, __tsan_mutex_try_lock);
   __tsan_mutex_post_lock(&m, __tsan_mutex_try_lock, 0);
