@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "executors.hpp"
 #include "support.hpp"
 
 namespace app {
@@ -93,6 +94,40 @@ TEST(Interference, OfAValuesMoveThatWouldCloseACircleIsRefused) {
   EXPECT_EQ(*got, 42);
   threads.join();
   EXPECT_TRUE(refused);
+}
+
+// The thread that moves leads two calls then, which others wait for inside loaders: the one whose value
+// it moves, and the one whose task it runs meanwhile.
+TEST(Interference, OfAValuesMoveThatRunsAQueuedTaskIsNone) {
+  group<int, restless> values;
+  group<int, int> numbers;
+  support::task_queue queue;
+  support::threads threads;
+  const auto is_refused = [&](int key) {
+    const auto told = support::thrown_by([&] { (void)numbers.do_call(key, [] { return 0; }); });
+    return support::call_error_of(told) == std::errc::resource_deadlock_would_occur;
+  };
+  const auto queued = numbers.do_async(9, queue, [&] {
+    threads.start([&] {
+      EXPECT_EQ(*numbers.do_call(3, [&] { return *numbers.do_call(9, [] { return 0; }); }), 7);
+    });
+    support::await_followers(numbers, 1);
+    EXPECT_TRUE(is_refused(2));
+    EXPECT_TRUE(is_refused(3));
+    EXPECT_EQ(*numbers.do_call(4, [] { return 4; }), 4);
+    return 7;
+  });
+  support::threads leader;
+  leader.start([&] { lead_restless(values, [&] { queue.run(); }); });
+  await_call(values);
+  auto got =
+      numbers.do_call(2, [&] { return (*values.do_call(1, [] { return restless(0); })).number; });
+  EXPECT_EQ(*got, 42);
+  leader.join();
+  threads.join();
+  EXPECT_EQ(queued.get(), 7);
+  EXPECT_EQ(numbers.stats().rejected, 2U);
+  EXPECT_EQ(values.stats().rejected, 0U);
 }
 
 #if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)

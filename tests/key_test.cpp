@@ -300,7 +300,9 @@ static_assert(fits<const char*, std::string> &&
 TEST(IntegerKeys, SpreadOverTheShardsWhateverTheirStride) {
   for (int shift = 0; shift < 60; ++shift) {
     std::array<bool, 16> used{};
-    for (std::uint64_t i = 0; i < 16; ++i) used[singleflight::detail::mix(i << shift) >> 60] = true;
+    for (std::uint64_t i = 0; i < 16; ++i) {
+      used[static_cast<std::size_t>(singleflight::detail::mix(i << shift) >> 60)] = true;
+    }
     EXPECT_GE(std::count(used.begin(), used.end(), true), 6) << shift;
   }
 }

@@ -72,7 +72,7 @@ class last_to_leave {
     follow([&](const std::stop_token&) { (void)g_.do_call(1, [] { return 2; }); });
   }
 
-#if defined(__GLIBCXX__)  // libc++ ends the program at a foreign unwinding
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
   /// This thread ends here.
   void as_a_follower_that_is_cancelled(patience) {
     follow([&](const std::stop_token& stop) {

@@ -39,8 +39,12 @@ void* allocate(std::size_t size, std::size_t alignment) noexcept {
 }
 
 void* allocate_or_throw(std::size_t size, std::size_t alignment) {
-  if (void* p = allocate(size, alignment)) return p;
-  throw std::bad_alloc();
+  for (;;) {
+    if (void* p = allocate(size, alignment)) return p;
+    const std::new_handler handler = std::get_new_handler();
+    if (handler == nullptr) throw std::bad_alloc();
+    handler();
+  }
 }
 
 // Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).

@@ -406,10 +406,8 @@ void drops_a_queued_task(Group& g, const reaching& reach) {
 // --- The table -----------------------------------------------------------------------------------
 
 template <class Group>
-void expect_idle(Group& g) {
-  EXPECT_EQ(g.stats().in_flight, 0U);
-  EXPECT_EQ(g.stats().waiting, 0U);
-  EXPECT_TRUE(g.in_flight().empty());
+void expect_usable(Group& g) {
+  support::expect_idle(g);
   EXPECT_TRUE(g.do_call(own, one).led());
 }
 
@@ -434,7 +432,7 @@ class UserCode : public testing::TestWithParam<row> {
         };
         GetParam().reach(g, counted, time);
       });
-      expect_idle(g);
+      expect_usable(g);
       EXPECT_LE(runs, 1);
       return runs == 1;
     });
@@ -447,7 +445,7 @@ TEST_P(UserCode, MayUseAnotherGroup) {
     expect_fine(what, [&](group_type&, const reaching& reach) {
       other o({.shards = 1});
       does(o, reach);
-      expect_idle(o);
+      expect_usable(o);
     });
   };
   expect("asks for the same key", asks_for_its_own_key);
@@ -508,7 +506,7 @@ TEST_P(UserCodeThatThrows, ChangesNothingForAnybodyElse) {
   EXPECT_EQ(g.in_flight().size(), 1U);
   over = true;
   leader.join();
-  expect_idle(g);
+  expect_usable(g);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -174,7 +174,7 @@ TEST(Value, IsNotCopiedBecauseOfACallerThatWasRefused) {
     auto led = g.do_call(0, [&] {
       support::await([&] { return other.stats().led == 1; }, "the other call");
       (void)other.do_call(1, [] { return 0; });
-      return throws_when_copied();
+      return throws_when_copied(0);
     });
     EXPECT_FALSE(led.shared());
     EXPECT_NO_THROW((void)std::move(led).value());
@@ -183,7 +183,7 @@ TEST(Value, IsNotCopiedBecauseOfACallerThatWasRefused) {
   (void)other.do_call(1, [&] {
     support::await_followers(other, 1);
     try {
-      (void)g.do_call(0, [] { return throws_when_copied(); });
+      (void)g.do_call(0, [] { return throws_when_copied(0); });
       ADD_FAILURE() << "was not refused";
     } catch (const singleflight::call_error&) {
     }

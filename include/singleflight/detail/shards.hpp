@@ -27,7 +27,7 @@ class shards {
 
   /// Makes that many, rounded up to a power of two. Throws: `std::bad_alloc`.
   explicit shards(std::size_t wanted)
-      : bits_(static_cast<int>(std::bit_width(wanted - 1))),  // a size_t in older libstdc++
+      : bits_(static_cast<int>(std::bit_width(wanted - 1))),
         mask_((std::size_t{1} << bits_) - 1),
         first_(memory().allocate(1 + count()) + 1) {
     try {
