@@ -25,6 +25,19 @@
 
 namespace singleflight::inline v1 {
 
+namespace detail {
+
+/// Random numbers for times that are to differ, which a lock or an exception would be too much for.
+inline double random_between(double low, double high) {
+  // Seeded without std::random_device, which may throw.
+  thread_local std::minstd_rand generator(static_cast<std::minstd_rand::result_type>(
+      std::hash<const void*>()(&generator) ^
+      std::hash<std::int64_t>()(std::chrono::steady_clock::now().time_since_epoch().count())));
+  return std::uniform_real_distribution<double>(low, high)(generator);
+}
+
+}  // namespace detail
+
 /// What a loader may return in place of a bare value: `return keep{row, 5s};`
 template <class Value>
 struct keep {
@@ -180,8 +193,8 @@ struct identity_codec {
 /// in front there is at most one load per key and process. In every case:
 ///   1. A leader whose lease ended or was voided stores nothing.
 ///   2. The store makes no caller fail, and none wait longer than `max_wait` for other processes.
-///   3. Nobody joins a load after its result was published, and nobody who enters after an invalidation
-///      gets the result of a load that began before it.
+///   3. Nobody joins a load after its result was published, and nobody who enters after an
+///      invalidation gets the result of a load that began before it.
 ///   4. Failures are not stored.
 ///   5. The lease is given back when the loader throws, when its thread exits, when the codec
 ///      throws, and when nothing is to be kept.
@@ -463,14 +476,8 @@ class fleet {
     using std::chrono::milliseconds;
     if (lifetime <= milliseconds::zero()) return milliseconds::zero();
     lifetime = std::min(lifetime, longest);
-    // The generator of the standard library's minstd_rand, which has no constructor that can fail.
-    thread_local std::minstd_rand random(
-        static_cast<std::minstd_rand::result_type>(std::hash<const void*>()(&random)) ^
-        static_cast<std::minstd_rand::result_type>(
-            std::chrono::steady_clock::now().time_since_epoch().count()));
-    std::uniform_real_distribution<double> factor(1 - options_.jitter, 1 + options_.jitter);
-    const auto changed =
-        static_cast<std::int64_t>(static_cast<double>(lifetime.count()) * factor(random));
+    const double factor = detail::random_between(1 - options_.jitter, 1 + options_.jitter);
+    const auto changed = static_cast<std::int64_t>(static_cast<double>(lifetime.count()) * factor);
     return std::max(milliseconds(changed), milliseconds(1));
   }
 
