@@ -47,8 +47,8 @@ struct redis_reply {
 /// A client may have `execute_blocking(command, time)` as well, for commands that Redis itself
 /// answers only after `time`. It needs connections for that which nobody else waits for; it returns
 /// nothing, at once, if none is free. It must allow Redis 100 ms more, by which a server that is
-/// idle ends a block late. Without it, waiting callers ask again and again, which costs commands and
-/// some 50 ms of delay.
+/// idle ends a block late. Without it, waiting callers ask again and again, which costs commands
+/// and some 50 ms of delay.
 template <class Client>
 concept redis_client = requires(Client& client, std::span<const std::string_view> command) {
   { client.execute(command) } -> std::same_as<redis_reply>;
@@ -70,8 +70,8 @@ concept blocking_redis_client = redis_client<Client> &&
 ///   * `sf1:{k}:<token>`, the result for those who wait: a stream with one entry.
 ///
 /// The braces put all three into one hash slot. Where `k` has a hash tag of its own, the names are
-/// `sf1:k` and so on. A key with a brace that leaves no such name (`a}b`), an empty one and one that
-/// begins with `sf1:` are refused, so their loads are not coordinated.
+/// `sf1:k` and so on. A key with a brace that leaves no such name (`a}b`), an empty one and one
+/// that begins with `sf1:` are refused, so their loads are not coordinated.
 ///
 /// Replies carry the token of their command, so that no reply is taken for that of another.
 ///
@@ -324,6 +324,11 @@ return {'held', ARGV[1]}
   /// Counts a refusal by the error's name.
   void refuse(std::string_view text) {
     std::string name(text.substr(0, text.find(' ')));
+    // What Redis 7 and Redis 7.2 say of a permission that only a command in a script lacks.
+    if (text.starts_with("ERR The user executing the script can't run") ||
+        text.starts_with("ERR ACL failure")) {
+      name = "NOPERM";
+    }
     const bool sound = !name.empty() && name.size() <= 32 && std::ranges::all_of(name, [](char c) {
       return (c >= 'A' && c <= 'Z') || c == '_';
     });

@@ -78,6 +78,9 @@ class fault_proxy {
   }
   void clear() { set(fault::none); }
 
+  /// Connections made from now on go to another server, as when a name gets another address.
+  void lead_to(int server) { server_ = server; }
+
   /// The connections that there are now are forgotten without a word, as by a firewall.
   void forget_connections() { ++forgotten_; }
 
@@ -141,7 +144,7 @@ class fault_proxy {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(server_));
+    address.sin_port = htons(static_cast<std::uint16_t>(server_.load()));
     const int on = 1;
     setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -220,7 +223,7 @@ class fault_proxy {
     return delay_;
   }
 
-  const int server_;
+  std::atomic<int> server_;  // its port
   int listener_ = -1;
   int port_ = 0;
   std::atomic<bool> ending_ = false;

@@ -213,6 +213,13 @@ TEST(FleetFailure, OfTheStoreNeverReachesTheLeader) {
   }
 }
 
+TEST(FleetFailure, OfAFillThatWasToKeepNothingLosesNothing) {
+  processes fleet(1);
+  fail_always(fleet.leases, operation::fill, fault::refused);
+  EXPECT_EQ(fleet[0].load("k", 0ms, [] { return "v"; }), "v");
+  EXPECT_EQ(fleet[0].stats().lost_fills, 0U);
+}
+
 TEST(FleetFailure, OfTheStoreNeverReplacesTheLoadersException) {
   for (const operation which : {operation::enter, operation::release}) {
     for (const fault how : {fault::refused, fault::unreachable, fault::reply_lost, fault::throws}) {

@@ -224,6 +224,33 @@ TYPED_TEST(LeaseStore, DoesNotMixUpKeys) {
   EXPECT_EQ(this->world.store.enter("b", "3", 60'000ms).value, "vb");
 }
 
+// A script that has begun with a DEL may write more than the server has memory for.
+TYPED_TEST(LeaseStore, StoresAResultAlsoWhereMemoryIsShort) {
+  if constexpr (!std::is_same_v<TypeParam, in_memory>) {
+    (void)this->enter("a");
+    (void)this->world.client.execute({"CONFIG", "SET", "maxmemory", "1"});
+    EXPECT_EQ(this->enter("b").what, lease_entry::kind::refused);
+    EXPECT_EQ(this->fill("a", "v"), lease_answer::held);
+    EXPECT_EQ(this->world.value("k"), "v");
+    EXPECT_EQ(this->enter("b").what, lease_entry::kind::hit);
+  }
+}
+
+TYPED_TEST(LeaseStore, LeavesNothingWithoutAnExpiry) {
+  if constexpr (!std::is_same_v<TypeParam, in_memory>) {
+    (void)this->enter("a");
+    (void)this->world.store.enter("j", "b", 60'000ms);
+    (void)this->world.store.enter("i", "c", 60'000ms);
+    EXPECT_EQ(this->fill("a", "v"), lease_answer::held);
+    (void)this->world.store.release("j", "b", 60'000ms);
+    const auto keys = this->world.client.execute({"KEYS", "*"});
+    EXPECT_EQ(keys.list.size(), 4U);  // the value, two results, one lease
+    for (const auto& key : keys.list) {
+      EXPECT_GT(this->world.client.execute({"PTTL", key.text}).number, 0) << key.text;
+    }
+  }
+}
+
 TYPED_TEST(LeaseStore, WakesAllThatWait) {
   if constexpr (!std::is_same_v<TypeParam, in_memory>) {
     (void)this->enter("a");

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: MIT What is made of replies, whatever a server replies; and the commands
+// SPDX-License-Identifier: MIT
+// What is made of replies, whatever a server replies; and the commands
 // that are sent. The client is a list of replies.
 
 #include "singleflight/redis_leases.hpp"
@@ -215,6 +216,16 @@ TEST(RedisLeases, CountRefusalsByNameAndSayEachOnce) {
   const std::vector<std::string> said{"OOM|OOM command not allowed",
                                       "READONLY|READONLY You can't write", "OTHER|no name at all"};
   EXPECT_EQ(test.said, said);
+}
+
+TEST(RedisLeases, NameAMissingPermissionInAScriptAsOneOutsideIt) {
+  fixture test({error("NOPERM this user has no permissions to run the 'evalsha' command"),
+                error("ERR The user executing the script can't run this command or subcommand"),
+                error("ERR ACL failure in script: User ann has no permissions"),
+                error("ERR something else")});
+  for (int i = 0; i < 4; ++i) (void)test.enter();
+  const std::map<std::string, std::uint64_t> expected{{"ERR", 1}, {"NOPERM", 3}};
+  EXPECT_EQ(test.leases.refusals(), expected);
 }
 
 TEST(RedisLeases, KeepNoMoreThanAFewNames) {

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: MIT A real Redis of the test's own, and programs that the test starts.
+// SPDX-License-Identifier: MIT
+// A real Redis of the test's own, and programs that the test starts.
 // All end with the test, by their id.
 #ifndef SINGLEFLIGHT_TESTS_FLEET_REDIS_SERVER_HPP
 #define SINGLEFLIGHT_TESTS_FLEET_REDIS_SERVER_HPP
@@ -28,6 +29,7 @@
 
 namespace fleet_tests {
 
+/// Not one of the highest: a node of a cluster takes the port 10,000 above, too.
 inline int free_port() {
   const int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -39,10 +41,11 @@ inline int free_port() {
     throw std::runtime_error("no free port");
   }
   close(probe);
-  return ntohs(address.sin_port);
+  const int port = ntohs(address.sin_port);
+  return port > 55'000 ? free_port() : port;
 }
 
-/// A program that was started, and is killed with this.
+/// A program that was started, and is killed with this. Only for threads that outlive it.
 class child {
  public:
   /// `in` and `out`, where given, become its standard input and output.
@@ -53,7 +56,7 @@ class child {
     id_ = fork();
     if (id_ < 0) throw std::runtime_error("cannot fork");
     if (id_ != 0) return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);  // if the test is killed
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // if the test, or this thread of it, is killed
     if (in >= 0) dup2(in, 0);
     if (out >= 0) dup2(out, 1);
     execv(program.c_str(), words.data());
@@ -114,6 +117,18 @@ class redis_server {
   void kill() { process_->kill(); }
   void stop() const { process_->send(SIGSTOP); }
   void go_on() const { process_->send(SIGCONT); }
+
+  /// It can no longer save what it has, and notices.
+  void lose_directory() const {
+    std::filesystem::remove_all(directory_);
+    support::await(
+        [&] {
+          (void)reply({"BGSAVE"});
+          return text({"INFO", "persistence"}).find("rdb_last_bgsave_status:err") !=
+                 std::string::npos;
+        },
+        "a save to fail");
+  }
 
   [[nodiscard]] int port() const noexcept { return port_; }
   [[nodiscard]] singleflight::hiredis_options options() const {
