@@ -483,6 +483,7 @@ class redis_link {
       if (is_open(period_)) {
         pause = std::clamp(pause * 2, milliseconds(10), options_.longest_pause);
         if (found) {
+          if (std::exchange(said, false)) tell(lock, true, {});
           up_since = looked;
           ++period_;
         } else {
@@ -490,7 +491,6 @@ class redis_link {
         }
         probed_ = true;
         changed_.notify_all();
-        if (found && std::exchange(said, false)) tell(lock, true, {});
       } else if (found) {
         lock.unlock();
         commands_.renew();

@@ -4,15 +4,15 @@
 //
 //   load <id> <key> <lifetime> <how>  how: value (the loader returns at once), throw, hold (it
 //                                     waits for `end` or `fail`), or a key, which the loader loads
-//                                     after an `end`
-//   end <id> <value>, fail <id>       for a loader that waits
-//   find <id> <key>                   a GET
-//   invalidate <id> <key>
-//   stats <id>, refusals <id>
-//   storm <id> <threads> <keys> <loads> <microseconds> <lifetime> <failing %>
+//                                     after an `end` end <id> <value>, fail <id>       for a loader
+//                                     that waits find <id> <key>                   a GET invalidate
+//                                     <id> <key> stats <id>, refusals <id> meet <id> <key> <time>
+//                                     <microseconds> <lifetime>  a load at that time, by a clock
+//                                     that all share storm <id> <threads> <keys> <loads>
+//                                     <microseconds> <lifetime> <failing %>
 //
-// It says `loading <id>` when a loader runs, `value <id> <value>` or `error <id> <what>` when a load
-// has ended, `done <id> …` for the others.
+// It says `loading <id>` when a loader runs, `value <id> <value>` or `error <id> <what>` when a
+// load has ended, `done <id> …` for the others.
 
 #include <unistd.h>
 
@@ -91,6 +91,8 @@ class worker {
       std::string all;
       for (const auto& [name, times] : leases_.refusals()) all += " " + name;
       say("done " + id + all);
+    } else if (verb == "meet") {
+      threads_.emplace_back([this, line] { meet(line); });
     } else if (verb == "storm") {
       threads_.emplace_back([this, line] { storm(line); });
     }
@@ -147,6 +149,27 @@ class worker {
          << " lost_fills " << now.lost_fills << " waiting " << now.waiting << " entries "
          << now.entries() << " changes " << changes_ << " opened " << client_.stats().opened;
     return text.str();
+  }
+
+  /// Says when the loader ended, if it ran, and when the load returned.
+  void meet(const std::string& line) {
+    std::istringstream words(line);
+    std::string verb;
+    std::string id;
+    std::string key;
+    std::int64_t at = 0;
+    long microseconds = 0;
+    long lifetime = 0;
+    words >> verb >> id >> key >> at >> microseconds >> lifetime;
+    std::this_thread::sleep_until(clock::time_point(std::chrono::nanoseconds(at)));
+    std::int64_t ended = 0;
+    const std::string value = fleet_.load(key, milliseconds(lifetime), [&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+      ended = clock::now().time_since_epoch().count();
+      return key;
+    });
+    const auto back = clock::now().time_since_epoch().count();
+    say("done " + id + " loaded " + std::to_string(ended) + " back " + std::to_string(back));
   }
 
   /// Many threads want the same few keys, whose values live shortly. Says when each loader began

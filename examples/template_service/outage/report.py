@@ -159,7 +159,7 @@ goes on.
   requests come; and where it gets slower, more requests share each query.
 * Coalescing alone does not survive a cache that hangs. The service gives Redis 50 ms, and after the
   first failure leaves it alone until a thread of its own finds it back
-  ([circuit_breaker.hpp](../examples/template_service/circuit_breaker.hpp)). Else every request would
+  ([hiredis_client.hpp](../include/singleflight/hiredis_client.hpp)). Else every request would
   wait those 50 ms, and the threads with them.
 * It is not the whole answer: the store must carry one query for each key that is wanted at once. Where
   nearly every request asks for a template of its own, nothing is identical and nothing is saved.
