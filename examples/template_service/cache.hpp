@@ -34,8 +34,8 @@ class cache {
   virtual void put(const template_key& key, const details_json& details,
                    std::chrono::milliseconds lifetime) = 0;
 
-  /// What one caller does for all that have missed: looks again, since it may have missed just before
-  /// another filled the cache, and else loads and keeps what there is.
+  /// What one caller does for all that have missed: looks again, since it may have missed just
+  /// before another filled the cache, and else loads and keeps what there is.
   virtual details_json find_or_load(const template_key& key, std::chrono::milliseconds lifetime,
                                     const std::function<details_json()>& load) {
     if (auto hit = find(key)) return hit;

@@ -31,8 +31,8 @@ struct details_codec {
   }
 };
 
-/// A cache that all processes share, and by which one of them loads what several want. Redis is given
-/// little time to answer, and after one failure it is left alone until it is back.
+/// A cache that all processes share, and by which one of them loads what several want. Redis is
+/// given little time to answer, and after one failure it is left alone until it is back.
 class redis_cache final : public cache {
  public:
   explicit redis_cache(const redis_settings& how)
