@@ -70,6 +70,30 @@ struct hiredis_stats {
   bool up = true;
 };
 
+/// For adapters of other clients that are made on hiredis.
+inline redis_reply to_redis_reply(const redisReply& from) {
+  using kind = redis_reply::kind;
+  switch (from.type) {
+    case REDIS_REPLY_STRING:
+    case REDIS_REPLY_STATUS:
+      return {.what = kind::text, .text = std::string(from.str, from.len)};
+    case REDIS_REPLY_ERROR:
+      return {.what = kind::error, .text = std::string(from.str, from.len)};
+    case REDIS_REPLY_INTEGER:
+      return {.what = kind::number, .number = from.integer};
+    case REDIS_REPLY_ARRAY: {
+      redis_reply list{.what = kind::list};
+      list.list.reserve(from.elements);
+      for (std::size_t i = 0; i < from.elements; ++i) {
+        list.list.push_back(to_redis_reply(*from.element[i]));
+      }
+      return list;
+    }
+    default:
+      return {.what = kind::nil};
+  }
+}
+
 namespace detail {
 
 using redis_clock = std::chrono::steady_clock;
@@ -207,7 +231,7 @@ class redis_connection {
       if (redisGetReplyFromReader(context_.get(), &got) != REDIS_OK) break;
       if (got != nullptr) {
         const std::unique_ptr<redisReply, free_reply> reply(static_cast<redisReply*>(got));
-        redis_reply converted = convert(*reply);
+        redis_reply converted = to_redis_reply(*reply);
         used_up_ = context_->reader->pos != context_->reader->len;
         return converted;
       }
@@ -215,29 +239,6 @@ class redis_connection {
       if (redisBufferRead(context_.get()) != REDIS_OK) break;
     }
     return no_reply(context_->errstr);
-  }
-
-  static redis_reply convert(const redisReply& from) {
-    using kind = redis_reply::kind;
-    switch (from.type) {
-      case REDIS_REPLY_STRING:
-      case REDIS_REPLY_STATUS:
-        return {.what = kind::text, .text = std::string(from.str, from.len)};
-      case REDIS_REPLY_ERROR:
-        return {.what = kind::error, .text = std::string(from.str, from.len)};
-      case REDIS_REPLY_INTEGER:
-        return {.what = kind::number, .number = from.integer};
-      case REDIS_REPLY_ARRAY: {
-        redis_reply list{.what = kind::list};
-        list.list.reserve(from.elements);
-        for (std::size_t i = 0; i < from.elements; ++i) {
-          list.list.push_back(convert(*from.element[i]));
-        }
-        return list;
-      }
-      default:
-        return {.what = kind::nil};
-    }
   }
 
   std::unique_ptr<redisContext, free_context> context_;

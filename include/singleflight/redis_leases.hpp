@@ -30,7 +30,7 @@ struct redis_reply {
     text,    ///< A string, in `text`.
     number,  ///< In `number`.
     nil,
-    list,   ///< In `list`.
+    list,   ///< In `list`; of a map, keys and values in turn.
     error,  ///< Redis refused: `text` begins with the error's name.
     none    ///< No reply: `text` says why. The command may have been executed or not.
   };
@@ -293,7 +293,8 @@ return {'held', ARGV[1]}
     return lease_answer::unreachable;
   }
 
-  /// Reads [[stream, [[id, ["r", what, "v", value]]]]].
+  /// Reads [[stream, [[id, ["r", what, "v", value]]]]], or without the outer brackets, as a client
+  /// has it that speaks RESP3.
   lease_end told(redis_reply& reply, std::string_view stream) {
     using kind = redis_reply::kind;
     using ended = lease_end::kind;
@@ -305,9 +306,10 @@ return {'held', ARGV[1]}
     };
     if (reply.what == kind::none) return {.what = ended::unreachable};
     if (reply.what == kind::nil) return {.what = ended::pending};
-    if (list_of(reply, 1) && list_of(reply.list[0], 2) && text_is(reply.list[0].list[0], stream) &&
-        list_of(reply.list[0].list[1], 1) && list_of(reply.list[0].list[1].list[0], 2)) {
-      redis_reply& fields = reply.list[0].list[1].list[0].list[1];
+    redis_reply& pair = list_of(reply, 1) ? reply.list[0] : reply;
+    if (list_of(pair, 2) && text_is(pair.list[0], stream) && list_of(pair.list[1], 1) &&
+        list_of(pair.list[1].list[0], 2)) {
+      redis_reply& fields = pair.list[1].list[0].list[1];
       if (list_of(fields, 2) && text_is(fields.list[0], "r")) {
         if (text_is(fields.list[1], "kept")) return {.what = ended::kept};
         if (text_is(fields.list[1], "failed")) return {.what = ended::failed};

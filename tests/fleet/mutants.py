@@ -90,11 +90,11 @@ LUA = [
     ("nobody hears of a failure", "redis.call('XADD', KEYS[2], '*', 'r', 'failed')", ""),
     ("the news of a failure stays for ever", "redis.call('PEXPIRE', KEYS[2], ARGV[2])", ""),
     ("a lost fill is said to be held", "{mine and 'held' or 'lost', ARGV[1]}", "{'held', ARGV[1]}"),
-    ("the result is named by the key", 'result.append(":").append(token)', 'result.append(":")'),
-    ("the lease has no hash tag", 'lease.append("{").append(key).append("}")', "lease.append(key)"),
 ]
 
 REDIS = [
+    ("the result is named by the key", 'result.append(":").append(token)', 'result.append(":")'),
+    ("the lease has no hash tag", 'lease.append("{").append(key).append("}")', "lease.append(key)"),
     ("a key's own hash tag is ignored", "close != key.npos && close > open + 1", "false"),
     ("an empty hash tag is one", "close > open + 1", "close > open"),
     ("braces are no matter", "key.find('}') == key.npos && !key.empty()", "!key.empty()"),
@@ -102,7 +102,7 @@ REDIS = [
     ("a lease may be a key", 'key.starts_with("sf1:")', "false"),
     ("the script is not sent again", '!reply.text.starts_with("NOSCRIPT")', "true"),
     ("the reply's token is not looked at", "reply.list[1].text == token;", "true;"),
-    ("the stream's name is not looked at", "text_is(reply.list[0].list[0], stream) &&", ""),
+    ("the stream's name is not looked at", "text_is(pair.list[0], stream) &&", ""),
     ("a lease without an end is asked for at once", "left < 0 ? 100 : left", "left"),
     ("a block without an end", "std::max(at_most, milliseconds(1)).count()", "at_most.count()"),
     ("a failover is counted as refused", 'reply->text.starts_with("UNBLOCKED")', "false"),

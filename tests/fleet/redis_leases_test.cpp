@@ -157,6 +157,12 @@ TEST(RedisLeases, ReadWhatALeaderTold) {
   EXPECT_EQ(test.client.commands.size(), 5U);
 }
 
+TEST(RedisLeases, ReadWhatALeaderToldInRESP3) {
+  redis_reply map = told({text("r"), text("value"), text("v"), text("bytes")});
+  fixture<blocking_client> test({map.list[0]});
+  EXPECT_EQ(test.wait().value, "bytes");
+}
+
 TEST(RedisLeases, NeverBlockWithoutALimit) {
   fixture<blocking_client> test({nil()});
   (void)test.leases.wait("k", "t", 0ms, 0);
