@@ -57,7 +57,7 @@ struct hiredis_options {
   std::chrono::milliseconds longest_pause{1000};
 
   /// Hears of each change: Redis does not answer, and why; or it does again. Called from a thread
-  /// of the client's own, one call at a time.
+  /// of the client's own, one call at a time. Must not throw.
   std::function<void(bool up, std::string_view why)> on_change = {};
 };
 
@@ -464,7 +464,7 @@ class redis_link {
         if (probed_ && !std::exchange(said, true)) {
           // A server that comes and goes is not asked at the rate of its failures.
           if (redis_clock::now() - up_since > options_.longest_pause) pause = milliseconds(0);
-          tell(lock, false, why_);
+          tell(lock, false);
         }
         if (changed_.wait_for(lock, pause * random_between(0.5, 1), [&] { return ending_; }))
           return;
@@ -484,7 +484,7 @@ class redis_link {
       if (is_open(period_)) {
         pause = std::clamp(pause * 2, milliseconds(10), options_.longest_pause);
         if (found) {
-          if (std::exchange(said, false)) tell(lock, true, {});
+          if (std::exchange(said, false)) tell(lock, true);
           up_since = looked;
           ++period_;
         } else {
@@ -501,8 +501,9 @@ class redis_link {
     }
   }
 
-  void tell(std::unique_lock<std::mutex>& lock, bool is_up, std::string why) {
+  void tell(std::unique_lock<std::mutex>& lock, bool is_up) {
     if (!options_.on_change) return;
+    const std::string why = is_up ? std::string() : why_;
     lock.unlock();
     options_.on_change(is_up, why);
     lock.lock();
