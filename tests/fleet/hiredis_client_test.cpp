@@ -154,6 +154,28 @@ TEST(HiredisClient, OutlivesEveryFaultOfTheNetwork) {
   }
 }
 
+// More than the kernel takes at once, for a server that takes nothing.
+TEST(HiredisClient, StopsSendingAtTheDeadline) {
+  redis_server server;
+  hiredis_client client({.port = server.port(), .timeout = 300ms});
+  await_up(client);
+  server.stop();
+  EXPECT_EQ(client.execute({"SET", "k", std::string(50'000'000, 'x')}).text, "no reply in time");
+  EXPECT_FALSE(client.up());
+}
+
+TEST(HiredisClient, NoticesWhileItSendsThatTheServerHasGone) {
+  redis_server server;
+  hiredis_client client({.port = server.port(), .timeout = 20s});
+  await_up(client);
+  server.stop();
+  support::threads killer(1, [&](std::size_t) {
+    support::await([&] { return client.stats().in_use == 1; }, "the command to be sent");
+    server.kill();
+  });
+  EXPECT_EQ(client.execute({"SET", "k", std::string(50'000'000, 'x')}).what, kind::none);
+}
+
 // The next command on a connection whose reply was late would get that reply: another key's value.
 TEST(HiredisClient, NeverGivesAReplyToAnotherCommand) {
   redis_server server;
@@ -345,9 +367,13 @@ TEST(HiredisClient, WorksInAChildOfAFork) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    int right = 0;
-    for (int i = 0; i < 100; ++i) {
-      if (client.execute({"INCR", "child"}).what == kind::number) ++right;
+    std::atomic<int> right = 0;
+    {
+      support::threads both(2, [&](std::size_t) {
+        for (int i = 0; i < 50; ++i) {
+          if (client.execute({"INCR", "child"}).what == kind::number) ++right;
+        }
+      });
     }
     _exit(right == 100 ? 0 : 1);
   }

@@ -301,6 +301,15 @@ TEST(RedisLeases, RefuseAKeyThatCannotBeNamedInOneSentence) {
   EXPECT_EQ(test.client.commands.at(0), (std::vector<std::string>{"DEL", "a}b"}));
 }
 
+TEST(RedisLeases, TakeNoReplyThatTheyDoNotKnow) {
+  fixture test({list({text("hit"), text("t")}), list({text("lead"), text("t"), text("?")}),
+                list({text("wait"), text("t"), number(1), number(1)}), list({text("?"), text("t")}),
+                list({text("?"), text("t")}), text("held"), nil()});
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(test.enter().what, lease_entry::kind::unreachable);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(test.fill(), lease_answer::unreachable);
+  EXPECT_EQ(test.leases.refusals().at("UNEXPECTED"), 7U);
+}
+
 TEST(RedisLeases, TakeNoReplyThatBelongsToAnotherCommand) {
   fixture test({list({text("hit"), text("other token"), text("another key's value")}),
                 list({text("held"), text("other token")}),
