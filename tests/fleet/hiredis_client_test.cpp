@@ -9,7 +9,11 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <mutex>
+#include <optional>
+#include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -357,6 +361,77 @@ TEST(HiredisClient, LooksForTheMasterAgainButNotAtTheRateOfTheRefusals) {
   EXPECT_LT(client.stats().opened, opened + 30);
   (void)server.reply({"REPLICAOF", "NO", "ONE"});
   support::await([&] { return client.execute({"SET", "k", "v"}).text == "OK"; }, "the master");
+}
+
+/// Gives whatever the bytes are a reply of.
+struct client_of_bytes {
+  redis_reply execute(std::span<const std::string_view>) {
+    const std::unique_ptr<redisReader, void (*)(redisReader*)> reader(redisReaderCreate(),
+                                                                      redisReaderFree);
+    redisReaderFeed(reader.get(), bytes.data(), bytes.size());
+    void* got = nullptr;
+    if (redisReaderGetReply(reader.get(), &got) != REDIS_OK || got == nullptr) return {};
+    const std::unique_ptr<void, void (*)(void*)> reply(got, freeReplyObject);
+    return singleflight::to_redis_reply(*static_cast<redisReply*>(got));
+  }
+  std::optional<redis_reply> execute_blocking(std::span<const std::string_view> command,
+                                              std::chrono::milliseconds) {
+    return execute(command);
+  }
+  std::string bytes;
+};
+
+// Replies that were damaged in every way: nothing crashes, and no value is of another token.
+TEST(HiredisClient, ReadsDamagedRepliesWithoutHarm) {
+  const std::vector<std::string> whole{
+      "*3\r\n$3\r\nhit\r\n$5\r\ntoken\r\n$5\r\nvalue\r\n",
+      "*2\r\n$4\r\nlead\r\n$5\r\ntoken\r\n",
+      "*4\r\n$4\r\nwait\r\n$5\r\ntoken\r\n$5\r\nother\r\n:1234\r\n",
+      "*2\r\n$4\r\nheld\r\n$5\r\ntoken\r\n",
+      "*1\r\n*2\r\n$13\r\nsf1:{k}:token\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*4\r\n$1\r\nr\r\n$5\r\nvalue"
+      "\r\n$1\r\nv\r\n$5\r\nbytes\r\n",
+      "$-1\r\n",
+      "*-1\r\n",
+      "-OOM command not allowed\r\n",
+      "+OK\r\n"};
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  client_of_bytes client;
+  singleflight::redis_leases leases(client);
+  for (int i = 0; i < 30'000; ++i) {
+    std::string bytes = whole[random() % whole.size()];
+    for (auto damages = random() % 4; damages > 0 && !bytes.empty(); --damages) {
+      const std::size_t at = random() % bytes.size();
+      switch (random() % 5) {
+        case 0:
+          bytes[at] = static_cast<char>(random());
+          break;
+        case 1:
+          bytes[at] = "*$:+-\r\n019"[random() % 10];
+          break;
+        case 2:
+          bytes.erase(at, random() % 8);
+          break;
+        case 3:
+          bytes.insert(at, bytes.substr(random() % bytes.size(), random() % 12));
+          break;
+        default:
+          bytes.resize(at);
+      }
+    }
+    client.bytes = bytes;
+    const auto entry = leases.enter("k", "token", 2000ms);
+    if (entry.what == singleflight::lease_entry::kind::hit) {
+      EXPECT_NE(bytes.find("token"), std::string::npos) << bytes;
+      EXPECT_NE(bytes.find(entry.value), std::string::npos) << bytes;
+    }
+    (void)leases.fill("k", "token", "v", 1000ms, 1000ms);
+    (void)leases.release("k", "token", 1000ms);
+    (void)leases.invalidate("k");
+    // Errors are left out: they make it sleep.
+    if (!bytes.starts_with("-")) (void)leases.wait("k", "token", 1ms, 0);
+  }
 }
 
 #if !defined(SINGLEFLIGHT_TESTS_TSAN)  // it lets a child of a fork start no threads
