@@ -250,7 +250,7 @@ class OneFleet(WithServers):
     def test_when_the_cache_goes_down_meanwhile_each_process_queries_once(self):
         for go_down in (self.redis.kill, self.redis.stop):
             with self.subTest(go_down.__name__):
-                processes = self.start_fleet(*self.LONG, "--redis-timeout-ms=200")
+                processes = self.start_fleet(*self.LONG, "--redis-timeout-ms=1000")
                 template = 7 if go_down == self.redis.kill else 8
                 with self.queries_held():
                     answers = self.ask_all(processes, template)
