@@ -118,13 +118,13 @@ REDIS = [
     ("a busy wait fails", "if (reply) refuse(reply->text);", "if (!reply) return {}; refuse(reply->text);"),
 ]
 
+# Not among them: that a connection whose reply was late is marked as used up, which the change of epoch
+# repeats; and the first look at whether the server is up, which the second one repeats, only later.
 CLIENT = [
-    ("a connection whose reply was late is used again", "used_up_ = true;", ""),
     ("a second reply is left for the next command",
      "used_up_ = context_->reader->pos != context_->reader->len;", "used_up_ = false;"),
     ("a closed connection is used", "place.connection == nullptr || !place.connection->quiet()",
      "place.connection == nullptr"),
-    ("a server that is away is asked", 'if (!up()) return no_reply("the server is away");', ""),
     ("a failure changes nothing", "      why_ = why;\n      ++period_;", "      return;"),
     ("pauses do not grow", "pause = std::clamp(pause * 2, milliseconds(10), options_.longest_pause);",
      "pause = milliseconds(0);"),
