@@ -239,7 +239,7 @@ class fleet {
   ///   `lifetime`, or for what a returned `keep` says. Otherwise waits. Runs `fn` as well if the
   ///   store is of no help, if `max_wait` has passed, and if `attempts` leaders failed; without a
   ///   lease nothing is stored. Bytes in the cache that the codec cannot decode are invalidated,
-  ///   once, and loaded anew.
+  ///   once, and loaded again.
   /// Throws: what `fn` and `Codec::encode` throw, `std::bad_alloc`; nothing of the store's.
   template <class Fn>
   [[nodiscard]] Value load(std::string_view key, std::chrono::milliseconds lifetime, Fn&& fn) {

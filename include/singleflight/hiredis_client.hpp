@@ -394,7 +394,7 @@ class redis_link {
     if (!up()) return no_reply("the server is away");
     redis_pool::place place(pool, patience);
     if (!place) return std::nullopt;
-    const period began = period_;  // whoever has waited for a place may find it away since
+    const period began = period_;  // it may have gone while this caller waited for a place
     if (is_open(began)) return no_reply("the server is away");
     const auto until = redis_clock::now() + options_.timeout;
     if (place.connection == nullptr || !place.connection->quiet()) {
@@ -441,7 +441,7 @@ class redis_link {
   }
 
   /// The name may stand for another server by now. The prober resolves it again, not too often, and
-  /// then all connections are made anew.
+  /// then all connections are replaced.
   void look_for_the_master() {
     {
       const std::lock_guard lock(mutex_);
@@ -580,7 +580,7 @@ class redis_link {
 ///     server that hangs, and once.
 ///   * Commands that block have connections of their own, so that they keep nobody else waiting.
 ///   * A server that says READONLY or MASTERDOWN may have been demoted: its name is resolved again,
-///     at most once in `longest_pause`, and all connections are made anew.
+///     at most once in `longest_pause`, and all connections are replaced.
 ///   * After `fork` the child makes connections of its own. Make clients after forking where you
 ///     can: the child keeps the parent's sockets open until it ends, and a fork while another
 ///     thread uses the client is safe only if the child calls `exec`.

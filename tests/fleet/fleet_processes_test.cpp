@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Several processes and a real Redis: one load, whoever dies, stops, is late or throws.
+// Several processes and a real Redis: one load, also when a process dies,
+// stops, is late or throws.
 
 #include <gtest/gtest.h>
 #include <signal.h>

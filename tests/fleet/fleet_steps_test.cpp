@@ -39,7 +39,7 @@ using std::chrono::milliseconds;
 /// What is wrong with a store.
 enum class defect {
   none,
-  fills_without_comparing,  // whoever has the lease
+  fills_without_comparing,  // no matter who has the lease
   fills_without_a_lease,    // a lease that is gone is as good as one's own
   takes_over_a_held_lease,  // SET without NX
   names_results_by_key,     // so that newcomers find old ones
@@ -357,7 +357,7 @@ void execute(const plan& p, found& result, const Choose& choose) {
     const auto choices = w.choices();
     if (choices.empty()) break;
     if (depth > 200) {
-      result.broken = "it goes on for ever";
+      result.broken = "it does not end";
       break;
     }
     schedule.push_back(choices[choose(depth, choices)]);

@@ -23,6 +23,8 @@
 #include "fault_proxy.hpp"
 #include "redis_server.hpp"
 
+extern "C" [[gnu::weak]] void __gcov_dump();  // there when coverage is measured
+
 namespace {
 
 using namespace std::chrono_literals;
@@ -241,7 +243,7 @@ TEST(HiredisClient, LetsOneCallerPayForAServerThatHangs) {
   EXPECT_EQ(heard.said(), (std::vector<std::string>{"no reply in time", "up"}));
 }
 
-TEST(HiredisClient, MakesConnectionsAnewThatTheServerHasClosed) {
+TEST(HiredisClient, ReplacesConnectionsThatTheServerHasClosed) {
   redis_server server;
   changes heard;
   auto options = server.options();
@@ -350,15 +352,18 @@ TEST(HiredisClient, LooksForTheMasterAgainButNotAtTheRateOfTheRefusals) {
   EXPECT_EQ(client.execute({"SET", "k", "v"}).text, "OK");
   (void)server.reply({"REPLICAOF", "127.0.0.1", "1"});
   const auto opened = client.stats().opened;
+  for (int i = 0; i < 5'000; ++i) {
+    ASSERT_TRUE(client.execute({"SET", "k", "v"}).text.starts_with("READONLY"));
+  }
+  EXPECT_LT(client.stats().opened, opened + 100);
   support::await(
       [&] {
         EXPECT_TRUE(client.execute({"SET", "k", "v"}).text.starts_with("READONLY"));
         return client.stats().opened >= opened + 4;
       },
-      "the connections to be made anew");
+      "the connections to be replaced");
   EXPECT_TRUE(client.up());
   EXPECT_TRUE(heard.said().empty());
-  EXPECT_LT(client.stats().opened, opened + 30);
   (void)server.reply({"REPLICAOF", "NO", "ONE"});
   support::await([&] { return client.execute({"SET", "k", "v"}).text == "OK"; }, "the master");
 }
@@ -450,6 +455,7 @@ TEST(HiredisClient, WorksInAChildOfAFork) {
         }
       });
     }
+    if (__gcov_dump != nullptr) __gcov_dump();  // what ran here counts, too
     _exit(right == 100 ? 0 : 1);
   }
   for (int i = 0; i < 100; ++i) EXPECT_EQ(client.execute({"GET", "k"}).text, "v");

@@ -20,7 +20,7 @@ FLEET = [
     ("entries omit a counter", "return hits + led +", "return led +"),
     ("a hit after a wait counts as a hit", "count(waited ? followed_ : hits_)", "count(hits_)"),
     ("a hit counts as followed", "count(waited ? followed_ : hits_)", "count(followed_)"),
-    ("bad bytes are mended for ever", "if (std::exchange(mended, true)) return", "if (false) return"),
+    ("bad bytes are mended without end", "if (std::exchange(mended, true)) return", "if (false) return"),
     ("bad bytes are not invalidated", "          invalidate(key);\n          continue;", "          continue;"),
     ("a take-over counts as led", "count(waited ? taken_over_ : led_)", "count(led_)"),
     ("a refusal is waited for", "case entered::refused:\n          return run_alone(refused_, fn);",
@@ -33,7 +33,7 @@ FLEET = [
     ("failed leaders are not counted", "if (++failures >= options_.attempts)", "if (false)"),
     ("one failed leader is enough", "++failures >= options_.attempts", "++failures >= 1"),
     ("a broken wait is enough", "if (++bad_waits > 1)", "if (++bad_waits > 0)"),
-    ("broken waits go on for ever", "if (++bad_waits > 1)", "if (false)"),
+    ("broken waits go on without end", "if (++bad_waits > 1)", "if (false)"),
     ("invalidate always succeeds", "[&] { return store_.invalidate(key); }) ==\n           lease_answer::held",
      "[&] { return store_.invalidate(key); }) !=\n           lease_answer::lost"),
     ("the lease is never released", "if (ended_) return;", "return;"),
@@ -80,15 +80,15 @@ LUA = [
     ("a fill always ends the lease", "if mine then redis.call('DEL', KEYS[2]) end\n", "redis.call('DEL', KEYS[2])\n"),
     ("the lease ends after the value is set", None, None),
     ("a fill replaces a value", "ARGV[2], 'NX', 'PX', ARGV[3])", "ARGV[2], 'PX', ARGV[3])"),
-    ("a value lives for ever", "ARGV[2], 'NX', 'PX', ARGV[3])", "ARGV[2], 'NX')"),
+    ("a value has no expiry", "ARGV[2], 'NX', 'PX', ARGV[3])", "ARGV[2], 'NX')"),
     ("a value that is not kept is kept", "tonumber(ARGV[3]) > 0 and", "tonumber(ARGV[3]) >= 0 and"),
     ("nobody hears that a value was kept", "redis.call('XADD', KEYS[3], '*', 'r', 'kept')", ""),
     ("nobody gets what was not kept", "redis.call('XADD', KEYS[3], '*', 'r', 'value', 'v', ARGV[2])", ""),
-    ("a result stays for ever", "redis.call('PEXPIRE', KEYS[3], ARGV[4])", ""),
+    ("a result has no expiry", "redis.call('PEXPIRE', KEYS[3], ARGV[4])", ""),
     ("a release needs no lease", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lost', ARGV[1]} end", ""),
     ("a release leaves the lease", "redis.call('DEL', KEYS[1])\n", ""),
     ("nobody hears of a failure", "redis.call('XADD', KEYS[2], '*', 'r', 'failed')", ""),
-    ("the news of a failure stays for ever", "redis.call('PEXPIRE', KEYS[2], ARGV[2])", ""),
+    ("the news of a failure has no expiry", "redis.call('PEXPIRE', KEYS[2], ARGV[2])", ""),
     ("a lost fill is said to be held", "{mine and 'held' or 'lost', ARGV[1]}", "{'held', ARGV[1]}"),
 ]
 
@@ -158,7 +158,7 @@ PARTS = {
 }
 
 
-def named_anew(text):
+def with_sha1(text):
     """The scripts, with the names that Redis gives them now."""
     return re.sub(r'(script \w+\{")[0-9a-f]*(", R"\()(.*?)(\)"\})', lambda found: found[1] + hashlib.sha1(
         found[3].encode()).hexdigest() + found[2] + found[3] + found[4], text, flags=re.S)
@@ -171,7 +171,7 @@ def broken(header, old, new):
         old, new = found[0], found[1] + "if mine then redis.call('DEL', KEYS[2]) end\n"
     if text.count(old) != 1:
         sys.exit(f"{header.name} is no longer what this would break: {old!r}, {text.count(old)} times")
-    return text, named_anew(text.replace(old, new))
+    return text, with_sha1(text.replace(old, new))
 
 
 def survives(build, header, programs, old, new):

@@ -166,7 +166,7 @@ TEST(RedisLeases, ReadWhatALeaderToldInRESP3) {
 TEST(RedisLeases, NeverBlockWithoutALimit) {
   fixture<blocking_client> test({nil()});
   (void)test.leases.wait("k", "t", 0ms, 0);
-  EXPECT_EQ(test.client.commands[0][4], "1");  // 0 would be for ever
+  EXPECT_EQ(test.client.commands[0][4], "1");  // 0 would wait without a limit
 }
 
 TEST(RedisLeases, AskAgainAndAgainWhereNoConnectionIsFree) {
