@@ -341,6 +341,23 @@ TEST(HiredisClient, AllowsAServerToEndABlockLate) {
   EXPECT_TRUE(heard.said().empty());
 }
 
+TEST(HiredisClient, AllowsABlockItsTimeTheTimeoutAndAHundredMilliseconds) {
+  redis_server server;
+  (void)server.reply({"XADD", "s", "1-1", "r", "v"});
+  fault_proxy network(server.port());
+  hiredis_client client({.port = network.port(), .timeout = 500ms, .longest_pause = 10ms});
+  network.set(fault::delay, "XREAD", 1'000'000, 560ms);
+  bool came = false;
+  for (int attempt = 0; attempt < 5 && !came;
+       ++attempt) {  // on a busy machine some may be too late
+    await_up(client);
+    const std::vector<std::string_view> command{"XREAD", "BLOCK", "10", "STREAMS", "s", "0"};
+    const auto reply = client.execute_blocking(command, 10ms);
+    came = reply && reply->what == kind::list;
+  }
+  EXPECT_TRUE(came);
+}
+
 // A demoted master answers, and refuses to write. It is looked for again, but not by every command.
 TEST(HiredisClient, LooksForTheMasterAgainButNotAtTheRateOfTheRefusals) {
   redis_server server;

@@ -119,7 +119,7 @@ REDIS = [
 ]
 
 # Not among them: that a connection whose reply was late is marked as used up, which the change of epoch
-# repeats; and the first look at whether the server is up, which the second one repeats, only later.
+# repeats; and the first look at whether the server is up, which the second one repeats, only later; and how long a command that blocks waits for a connection.
 CLIENT = [
     ("a second reply is left for the next command",
      "used_up_ = context_->reader->pos != context_->reader->len;", "used_up_ = false;"),
@@ -135,8 +135,6 @@ CLIENT = [
     ("a demoted master is left at each refusal", "const auto earliest = looked + options_.longest_pause;",
      "const auto earliest = looked;"),
     ("blocks are cut off when they are due", "late(100)", "late(0)"),
-    ("blocks wait for a connection", "std::chrono::milliseconds(0), command, block + late",
-     "options_.timeout, command, block + late"),
     ("blocks use the others' connections", "execute(waits_, ", "execute(commands_, "),
     ("each read has the whole time", "if (!ready(POLLIN, until))", "if (!ready(POLLIN, redis_clock::now() + std::chrono::milliseconds(100)))"),
     ("the child of a fork uses the parent's connections", "if (now->process == process) return *now;", "return *now;"),
