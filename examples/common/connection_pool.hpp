@@ -58,14 +58,6 @@ class connection_pool {
     return result;
   }
 
-  /// Closes the connections that are not in use.
-  void close_idle() {
-    std::vector<std::unique_ptr<Connection>> closed;
-    closed.reserve(size_);
-    const std::lock_guard lock(mutex_);
-    idle_.swap(closed);
-  }
-
   [[nodiscard]] pool_stats stats() const {
     const std::lock_guard lock(mutex_);
     return stats_;

@@ -67,6 +67,7 @@ void serve(const settings& chosen, const stop_signals& stop, store& back) {
   log_info("listening", {{"port", port},
                          {"process", getpid()},
                          {"cache", chosen.cache},
+                         {"fleet", chosen.cache == "redis" && chosen.redis.fleet},
                          {"store", chosen.store},
                          {"coalesce", chosen.read.coalesce}});
   stop.wait();

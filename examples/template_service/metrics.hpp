@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <singleflight/fleet.hpp>
 #include <singleflight/stats.hpp>
 #include <string>
 #include <vector>
@@ -105,6 +106,33 @@ class metrics {
         "Lookups that the cache did not answer.", now.unavailable);
     add(all, kind::Gauge, "template_cache_up", "1 while the cache answers, else 0.",
         now.up ? 1 : 0);
+    if (now.fleet) add_fleet(all, *now.fleet);
+  }
+
+  /// Of the callers that came to the group, those that began a call: what became of them.
+  static void add_fleet(families& all, const singleflight::fleet_stats& now) {
+    add(all, kind::Counter, "singleflight_fleet_entries_total",
+        "Calls that looked for another process.", now.entries());
+    add(all, kind::Counter, "singleflight_fleet_hits_total",
+        "Found the value in the cache at once.", now.hits);
+    add(all, kind::Counter, "singleflight_fleet_led_total", "Ran the loader for all processes.",
+        now.led);
+    add(all, kind::Counter, "singleflight_fleet_followed_total",
+        "Waited for another process, and found its value in the cache.", now.followed);
+    add(all, kind::Counter, "singleflight_fleet_handed_over_total",
+        "Waited for another process, and got its value directly.", now.handed_over);
+    add(all, kind::Counter, "singleflight_fleet_taken_over_total",
+        "Waited for a process that failed, then ran the loader for all.", now.taken_over);
+    add(all, kind::Counter, "singleflight_fleet_alone_total",
+        "Ran the loader without a lease, having waited long enough.", now.alone);
+    add(all, kind::Counter, "singleflight_fleet_refused_total",
+        "Ran the loader without a lease, which the cache refused.", now.refused);
+    add(all, kind::Counter, "singleflight_fleet_unreachable_total",
+        "Ran the loader without a lease: no answer from the cache.", now.unreachable);
+    add(all, kind::Counter, "singleflight_fleet_lost_fills_total",
+        "Results that were to be stored and were not.", now.lost_fills);
+    add(all, kind::Gauge, "singleflight_fleet_waiting", "Calls that wait for another process.",
+        now.waiting);
   }
 
   void add_store(families& all) const {

@@ -15,7 +15,10 @@ struct redis_settings {
   int port = 6379;
   std::size_t connections = 16;
   std::chrono::milliseconds timeout{50};  // to connect, to answer, and to wait for a connection
-  std::chrono::milliseconds probe_interval{250};
+  std::chrono::milliseconds probe_interval{250};  // at most, while it is away
+  bool fleet = true;                              // one query in all processes
+  std::chrono::milliseconds lease{2000};          // of a process that queries
+  std::chrono::milliseconds max_wait{2000};       // for another process's query
 };
 
 struct mariadb_settings {
@@ -107,6 +110,13 @@ inline void add_cache_flags(CLI::App& app, settings& all) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   add_duration(app, "--redis-timeout-ms", all.redis.timeout, "to connect, and to answer");
+  app.add_option_function<std::string>(
+         "--fleet", [&all](const std::string& given) { all.redis.fleet = given == "on"; },
+         "with --cache=redis: whether all processes share one query")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->default_str("on");
+  add_duration(app, "--lease-ms", all.redis.lease, "how long the process that queries owns a key");
+  add_duration(app, "--max-wait-ms", all.redis.max_wait, "to wait for another process's query");
 }
 
 inline void add_store_flags(CLI::App& app, settings& all) {

@@ -27,10 +27,7 @@ class template_reader {
     if (!how_.coalesce) return load(key);
     const auto deadline = std::chrono::steady_clock::now() + how_.deadline;
     return flights_.do_call(key, {.deadline = deadline, .attempts = 2}, [&] {
-      // This caller may have missed just before another call filled the cache, and have come here
-      // just after that call ended.
-      if (auto hit = cache_.find(key)) return hit;
-      return load(key);
+      return cache_.find_or_load(key, jittered(how_.lifetime), [&] { return store_.load(key); });
     });
   }
 

@@ -172,6 +172,131 @@ class Coalescing(WithServers):
         self.assertEqual(leader.answers()[0].status, 200)
 
 
+class OneFleet(WithServers):
+    """Several processes with one Redis: one of them queries, the others get what it has."""
+
+    PROCESSES = 3
+    LONG = (*PATIENT, "--lease-ms=60000", "--max-wait-ms=60000")
+
+    def start_fleet(self, *flags):
+        return [self.start_service(*flags, name=f"service-{number}")
+                for number in range(self.PROCESSES)]
+
+    @staticmethod
+    def sum(processes, sample):
+        return sum(process.metrics()[sample] for process in processes)
+
+    def ask_all(self, processes, template, each=2):
+        """A crowd that asks all processes, and what tells whether all of it waits for one query."""
+        crowds = [Crowd(each, lambda process=process: process.details(template))
+                  for process in processes]
+        return lambda: [answer for crowd in crowds for answer in crowd.answers()]
+
+    def await_waiting(self, processes, count):
+        await_that(lambda: self.sum(processes, "singleflight_fleet_waiting") == count,
+                   f"{count} processes to wait for another")
+
+    def test_a_cold_key_costs_one_query(self):
+        processes = self.start_fleet(*self.LONG)
+        with self.queries_held():
+            answers = self.ask_all(processes, 7)
+            self.await_waiting(processes, self.PROCESSES - 1)
+            await_that(lambda: self.sum(processes, "singleflight_waiting") == self.PROCESSES,
+                       "the others in each process")
+        self.assertEqual({answer.status for answer in answers()}, {200})
+        self.assertEqual(len({answer.body for answer in answers()}), 1)
+        self.assertEqual(self.sum(processes, "template_store_queries_total"), 1)
+        self.assertEqual(self.sum(processes, "singleflight_fleet_led_total"), 1)
+        self.assertEqual(self.sum(processes, "singleflight_fleet_followed_total"),
+                         self.PROCESSES - 1)
+        self.assertEqual(processes[0].details(7).status, 200)
+        self.assertEqual(self.sum(processes, "template_store_queries_total"), 1)
+
+    def test_without_it_each_process_queries(self):
+        processes = self.start_fleet(*self.LONG, "--fleet=off")
+        with self.queries_held():
+            answers = self.ask_all(processes, 7)
+            await_that(lambda: self.sum(processes, "singleflight_waiting") == self.PROCESSES,
+                       "a query in each process")
+        self.assertEqual({answer.status for answer in answers()}, {200})
+        self.assertEqual(self.sum(processes, "template_store_queries_total"), self.PROCESSES)
+        self.assertNotIn("singleflight_fleet_led_total", processes[0].metrics())
+
+    def test_that_there_is_no_template_is_told_to_all_and_not_kept(self):
+        processes = self.start_fleet(*self.LONG)
+        with self.queries_held():
+            answers = self.ask_all(processes, 9_999, each=1)
+            self.await_waiting(processes, self.PROCESSES - 1)
+        self.assertEqual({answer.status for answer in answers()}, {404})
+        self.assertEqual(self.sum(processes, "template_store_queries_total"), 1)
+        self.assertEqual(self.sum(processes, "singleflight_fleet_handed_over_total"),
+                         self.PROCESSES - 1)
+        self.assertEqual(self.ask_redis("EXISTS", "template-details:9999:en"), ":0")
+
+    def test_one_process_takes_over_from_one_that_was_killed(self):
+        processes = self.start_fleet(*PATIENT, "--lease-ms=300", "--max-wait-ms=60000")
+        with self.queries_held():
+            first = Crowd(1, lambda: processes[0].details(7))
+            await_that(lambda: processes[0].metrics()["singleflight_fleet_led_total"] == 1,
+                       "the first to lead")
+            processes[0].service.process.kill()
+            answers = self.ask_all(processes[1:], 7, each=1)
+            await_that(lambda: self.sum(processes[1:], "singleflight_fleet_waiting") == 1
+                       and self.sum(processes[1:], "template_store_connections_in_use") == 1,
+                       "one to take over")
+        self.assertEqual({answer.status for answer in answers()}, {200})
+        self.assertIsInstance(first.answers()[0], Exception)
+
+    def test_a_store_that_fails_is_asked_by_the_next_process(self):
+        processes = self.start_fleet("--max-wait-ms=60000", "--lease-ms=60000")
+        with self.store_down():
+            answers = self.ask_all(processes, 7, each=1)
+            self.assertEqual({answer.status for answer in answers()}, {503})
+        self.assertEqual(processes[0].details(7).status, 200)
+
+    def test_when_the_cache_goes_down_meanwhile_each_process_queries_once(self):
+        for go_down in (self.redis.kill, self.redis.stop):
+            with self.subTest(go_down.__name__):
+                processes = self.start_fleet(*self.LONG, "--redis-timeout-ms=1000")
+                template = 7 if go_down == self.redis.kill else 8
+                with self.queries_held():
+                    answers = self.ask_all(processes, template)
+                    self.await_waiting(processes, self.PROCESSES - 1)
+                    go_down()
+                    await_that(lambda: self.sum(processes, "template_store_connections_in_use")
+                               == self.PROCESSES, "a query in each process")
+                self.assertEqual({answer.status for answer in answers()}, {200})
+                self.assertEqual(self.sum(processes, "template_store_queries_total"),
+                                 self.PROCESSES)
+                self.redis.go_on()
+                self.redis.kill()
+                self.redis.start()
+                for process in processes:
+                    await_that(lambda: process.metrics()["template_cache_up"] == 1, "the cache")
+                    process.service.end()
+
+    def test_what_redis_refuses_is_said_once_by_name(self):
+        self.ask_redis("ACL", "SETUSER", "default", "-evalsha")
+        client = self.start_service()
+        for template in range(1, 11):
+            self.assertEqual(client.details(template).status, 200)
+        refused = self.events(client.service, "cache_refuses")
+        self.assertEqual([event["error"] for event in refused], ["NOPERM"])
+        metrics = client.metrics()
+        self.assertEqual(metrics["singleflight_fleet_refused_total"], 10)
+        self.assertEqual(metrics["template_cache_up"], 1)
+
+    def test_its_figures_add_up(self):
+        client = self.start_service()
+        for template in [*range(1, 11), *range(1, 6), 9_999]:
+            client.details(template)
+        metrics = client.metrics()
+        self.assertEqual(metrics["singleflight_fleet_entries_total"],
+                         metrics["singleflight_led_total"])
+        self.assertEqual(metrics["singleflight_fleet_led_total"], 11)
+        self.assertEqual(metrics["singleflight_fleet_lost_fills_total"], 0)
+
+
 class CacheDown(WithServers):
     def setUp(self):
         super().setUp()

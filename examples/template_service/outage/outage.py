@@ -87,7 +87,7 @@ class Stage:
 
     @contextlib.contextmanager
     def services(self, redis_port, coalesce):
-        flags = [f"--coalesce={coalesce}",
+        flags = [f"--coalesce={coalesce}", "--fleet=off",
                  *processes.flags_for(redis_port, self.mariadb.port), *SERVICE_FLAGS]
         started = [processes.Service(self.fleet, f"service-{n}", self.program, flags)
                    for n in range(1, SERVICES + 1)]
