@@ -457,8 +457,8 @@ TEST(Fork, MayHappenWithGroupsOfManyShards) {
     for (auto& g : groups) EXPECT_EQ(*g->do_call(0, [] { return 42; }), 42);
   };
   in_child(enter_all);
+  std::promise<void> end;  // before the threads, which use it until they are joined
   support::threads another;
-  std::promise<void> end;
   another.start([&] { end.get_future().wait(); });
   in_child(enter_all);
   end.set_value();
