@@ -284,8 +284,8 @@ TEST(Fork, InAnExecutorLetsTheChildRunTheTask) {
 TEST(Fork, InAnExecutorAfterTheTaskHasBegunFailsTheCallInTheChild) {
   group g;
   pid_t child = -1;
-  support::thread_executor threads;
   std::promise<void> begun, end;
+  support::thread_executor threads;
   const auto forking = [&](auto task) {
     threads(std::move(task));
     begun.get_future().wait();
@@ -332,8 +332,8 @@ TEST(Fork, LeavesTheChildTasksThatTouchNothing) {
 
 TEST(Fork, LeavesTheChildAGroupThatItCanDestroyWhileTheParentRunsALoader) {
   auto g = std::make_unique<group>();
-  support::thread_executor executor;
   std::promise<void> begun, end;
+  support::thread_executor executor;
   const auto future = g->do_async(0, std::ref(executor), [&] {
     begun.set_value();
     end.get_future().wait();
@@ -353,9 +353,9 @@ TEST(Fork, LeavesTheChildAGroupThatItCanDestroyWhileTheParentRunsALoader) {
 TEST(Fork, FailsTheFuturesThatTheChildHasOfCallsOfOtherThreads) {
   group g;
   support::task_queue queue;
+  std::promise<void> begun, end;
   support::thread_executor executor;
   held_call in_parent(g);
-  std::promise<void> begun, end;
   const auto queued = g.do_async(1, std::ref(queue), [] { return 42; });
   const auto running = g.do_async(2, std::ref(executor), [&] {
     begun.set_value();
