@@ -173,24 +173,29 @@ TEST(Allocations, AreNeverSavedByKeepingAHugeKey) {
 }
 
 // A group allocates its shards together, and the buckets of each.
+int shards_by_allocations(const singleflight::group_options& options = {}) {
+  return cost_of([&] { const group<int, int> g(options); }).allocations - 1;
+}
+
 TEST(Allocations, OfAGroupTellHowManyShardsItHas) {
-  const auto shards = [](std::size_t wanted) {
-    return cost_of([&] { const group<int, int> g({.shards = wanted}); }).allocations - 1;
-  };
+  const auto shards = [](std::size_t wanted) { return shards_by_allocations({.shards = wanted}); };
   EXPECT_EQ(shards(1), 1);
   EXPECT_EQ(shards(2), 2);
   EXPECT_EQ(shards(3), 4);
   EXPECT_EQ(shards(100), 128);
-  EXPECT_EQ(static_cast<std::size_t>(shards(0)),
-            std::bit_ceil(singleflight::group_options::default_shards()));
-  EXPECT_EQ(cost_of([] { const group<int, int> g; }).allocations - 1, shards(0));
+}
+
+TEST(Allocations, OfAGroupOfDefaultSizeAreForEightShardsAThreadBetween8And32) {
+  const unsigned threads = std::max(std::thread::hardware_concurrency(), 1U);
+  EXPECT_EQ(static_cast<unsigned>(shards_by_allocations()),
+            std::bit_ceil(std::min(8 * threads, 32U)));
 }
 
 #if defined(SINGLEFLIGHT_TESTS_SET_PROCESSORS)
 TEST(Allocations, OfAGroupOfDefaultSizeAreBoundedOnALargeHost) {
   processors = 128;
-  EXPECT_EQ(singleflight::group_options::default_shards(), 64U);
-  EXPECT_EQ(shards_by_allocations(), 64);
+  EXPECT_EQ(singleflight::group_options::default_shards(), 32U);
+  EXPECT_EQ(shards_by_allocations(), 32);
   processors = 1;
   EXPECT_EQ(singleflight::group_options::default_shards(), 8U);
   processors = 0;
@@ -303,11 +308,6 @@ TEST(Allocations, OfASnapshotGrowWithTheLogarithmOfTheCalls) {
   EXPECT_LE(cost_of([&] { found = g.in_flight().size(); }).allocations, 20);
   EXPECT_EQ(found, 5'000U);
   for (const auto& task : tasks) task();
-}
-
-TEST(Allocations, OfAGroupOfDefaultSizeAreThoseOfAtMost32Shards) {
-  EXPECT_LE(singleflight::group_options::default_shards(), 32U);
-  EXPECT_GE(singleflight::group_options::default_shards(), 8U);
 }
 
 #endif

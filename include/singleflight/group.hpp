@@ -73,7 +73,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///      others.
 ///   5. **Unwanted work is stopped.** When the last interested caller leaves, the call is unlisted at
 ///      the same instant, and then the stop token that its loader took is triggered, once. The
-///      loader's stop callbacks run on the thread of that caller, before it returns.
+///      loader's stop callbacks run on the thread of that caller, before it returns; where a leader
+///      withdraws, on the thread that requests the stop.
 ///   6. **Identity.** A call unlists itself and nothing else: a call that was forgotten or superseded
 ///      and ends late does not touch a newer one.
 ///   7. **No user code under a lock**, except `KeyEqual`, copying or moving a `Key`, and `operator

@@ -56,13 +56,13 @@ inline void watch_this_thread() {
 [[nodiscard]] inline bool is_in_exit() noexcept {
 #if defined(SINGLEFLIGHT_DETAIL_HAS_BACKTRACE)
   constexpr auto look = [](_Unwind_Context* frame, void* found) {
-    const std::uintptr_t function = _Unwind_GetRegionStart(frame);
+    const std::uintptr_t start = _Unwind_GetRegionStart(frame);
+    void* const function = reinterpret_cast<void*>(start);  // NOLINT(performance-no-int-to-ptr)
     Dl_info symbol{};
     const bool is_exit =
-        function == reinterpret_cast<std::uintptr_t>(&std::exit) ||
-        (&dladdr != nullptr && dladdr(reinterpret_cast<void*>(function), &symbol) != 0 &&
-         symbol.dli_sname != nullptr && std::strcmp(symbol.dli_sname, "exit") == 0 &&
-         reinterpret_cast<std::uintptr_t>(symbol.dli_saddr) == function);
+        function == reinterpret_cast<void*>(&std::exit) ||
+        (&dladdr != nullptr && dladdr(function, &symbol) != 0 && symbol.dli_sname != nullptr &&
+         std::strcmp(symbol.dli_sname, "exit") == 0 && symbol.dli_saddr == function);
     if (!is_exit) return _URC_NO_REASON;
     *static_cast<bool*>(found) = true;
     return _URC_END_OF_STACK;

@@ -69,7 +69,8 @@ class shards {
 
  private:
   using head = registered_group<Key, Value>;
-  static_assert(sizeof(head) <= sizeof(shard) && alignof(head) <= alignof(shard));
+  static_assert(sizeof(head) <= sizeof(shard));
+  static_assert(alignof(head) <= alignof(shard));
   // Not new[]: g++ for 32-bit ARM does not align what that makes.
   using memory = std::allocator<shard>;
 

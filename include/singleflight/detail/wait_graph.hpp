@@ -28,9 +28,9 @@ class leading {
   /// A loader that began on another thread, as a fiber can, leaves that thread's count one too high,
   /// which costs it a search, and must not leave this one's below zero, which would end its searches.
   ~leading() {
-    if (calls_led_by_this_thread-- > 0) return;
-    calls_led_by_this_thread = 0;
-    SINGLEFLIGHT_ASSERT(false, "a loader must return on the thread on which it was called");
+    const bool began_here = calls_led_by_this_thread-- > 0;
+    if (!began_here) calls_led_by_this_thread = 0;
+    SINGLEFLIGHT_ASSERT(began_here, "a loader must return on the thread on which it was called");
   }
   leading(const leading&) = delete;
   leading& operator=(const leading&) = delete;
