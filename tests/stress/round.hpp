@@ -277,7 +277,7 @@ class round {
     const ledger::running here(ledger_, call, l.excuses_over);
     const auto callback = [this, seed = random.below(1U << 31)] { be_stopped(seed); };
     std::optional<std::stop_callback<decltype(callback)>> told;
-    if (stop != nullptr && random.one_in(2)) told.emplace(*stop, callback);
+    if (stop != nullptr) told.emplace(*stop, callback);
     for (auto pauses = random.below(4); pauses > 0; --pauses) std::this_thread::yield();
     if (l.key == plan_.keys) return answer(std::move(call));
     if (plan_.forgets && random.one_in(16)) forget(l.key, random.one_in(2));
