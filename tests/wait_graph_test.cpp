@@ -109,7 +109,7 @@ TEST(WaitGraph, KnowsWhichThreadWaitsForWhich) {
 // No correct program has a circle in the graph. If one has, callers must come back all the same: the
 // search holds a lock of the whole process.
 TEST(WaitGraph, EndsASearchThatComesIntoACircle) {
-  for (const std::size_t size : {1, 2, 3, 500}) {
+  for (const std::size_t size : {1U, 2U, 3U, 500U}) {
     waits w(many);
     for (std::size_t i = 1; i < size; ++i) ASSERT_TRUE(w.add(i, i + 1));
     w.set_leader(size, {});
