@@ -36,19 +36,28 @@ class thread_pool {
     }
     changed_.notify_one();
   }
+  /// Runs the first of the queued tasks on this thread, if there is one.
+  void help() {
+    std::unique_lock lock(mutex_);
+    if (!tasks_.empty()) run_first(lock);
+  }
 
  private:
   void work() {
     for (std::unique_lock lock(mutex_);;) {
       changed_.wait(lock, [this] { return closed_ || !tasks_.empty(); });
       if (tasks_.empty()) return;
-      auto task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      task();
-      task = nullptr;
+      run_first(lock);
       lock.lock();
     }
+  }
+
+  /// Releases the lock.
+  void run_first(std::unique_lock<std::mutex>& lock) {
+    const auto task = std::move(tasks_.front());
+    tasks_.pop_front();
+    lock.unlock();
+    task();
   }
 
   std::mutex mutex_;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <span>
 #include <string_view>
 #include <thread>
@@ -92,9 +93,25 @@ struct operation {
   return h;
 }
 
+/// The stop callback of a loader. It asks for a key whose loaders wait for nothing: one that waited for
+/// what waits for the callback would never end.
+[[nodiscard]] std::function<void()> callback_of(world& w, unsigned kind) {
+  constexpr key of_callbacks = 3;
+  switch (kind) {
+    case 1:
+      return [&w] { w.call(of_callbacks); };
+    case 2:
+      return [&w] { w.run_a_task(); };
+    default:
+      return nullptr;
+  }
+}
+
 void perform(world& w, operation o, const std::array<std::stop_source*, 2>& sources) {
   const auto k = static_cast<key>(o.how & 3U) % 3;
-  switch (how h = manner_of(o.how, sources); o.what % 9) {
+  how h = manner_of(o.how, sources);
+  h.when_stopped = callback_of(w, o.what / 27 % 3);
+  switch (o.what % 9) {
     case 0:
     case 1:
       return w.call(k, h);

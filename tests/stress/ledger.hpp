@@ -80,7 +80,7 @@ struct alignas(64) key_book {
 
 class ledger {
  public:
-  explicit ledger(const plan& p) : plan_(p), books_(static_cast<std::size_t>(p.keys)) {}
+  explicit ledger(const plan& p) : plan_(p), books_(static_cast<std::size_t>(p.keys) + 1) {}
 
   /// An operation that may unlist one call of the key, or run one beside the listed one, lives
   /// from before it to after it.

@@ -62,7 +62,7 @@ class round {
         slots_(static_cast<std::size_t>(p.threads)),
         pool_(p.executors ? 3 : 0),
         group_(std::in_place, p.options) {
-    for (int i = 0; i < p.keys; ++i) keys_.push_back(make_key(i));
+    for (int i = 0; i <= p.keys; ++i) keys_.push_back(make_key(i));
   }
 
   void run() {
@@ -280,7 +280,11 @@ class round {
     auto call = std::make_shared<call_record>();
     call->key = l.key;
     const ledger::running here(ledger_, call, l.excuses_over);
+    const auto callback = [this, seed = random.below(1U << 31)] { be_stopped(seed); };
+    std::optional<std::stop_callback<decltype(callback)>> told;
+    if (stop != nullptr) told.emplace(*stop, callback);
     for (auto pauses = random.below(4); pauses > 0; --pauses) std::this_thread::yield();
+    if (l.key == plan_.keys) return answer(std::move(call));
     if (plan_.forgets && random.one_in(16)) forget(l.key, random.one_in(2));
     // Not with the number of the caller: a loader on a pool has none.
     if (l.depth < 2 && random.one_in(8)) {
@@ -294,6 +298,20 @@ class round {
       ledger_.throw_failure(std::move(call));
     }
     return answer(std::move(call));
+  }
+
+  /// The stop callback of a loader, on whatever thread. It may ask only for the last key, whose loaders
+  /// wait for nothing, so that it is never refused; and the pool's loaders wait with deadlines.
+  void be_stopped(std::uint64_t seed) {
+    dice random(seed, 0, 0);
+    if (random.one_in(2)) {
+      std::optional<ledger::excuse> excuse;
+      if (plan_.fills_up()) excuse.emplace(ledger_, plan_.keys);
+      const entry at = ledger_.enter({.key = plan_.keys});
+      const auto ask = [&](const auto& loader) { return group_->do_call(key(plan_.keys), loader); };
+      observe(at, ask, draw_load(random, at, 0, false), false);
+    }
+    if (plan_.executors && random.one_in(2)) pool_.help();
   }
 
   /// Calls on the pool that all their callers have left.
