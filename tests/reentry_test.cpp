@@ -3,12 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <functional>
+#include <future>
 #include <singleflight/group.hpp>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "support.hpp"
@@ -45,6 +48,28 @@ TEST(Reentry, OfItsOwnKeyIsRefused) {
   EXPECT_EQ(g.stats().joined, 0U);
   EXPECT_EQ(g.stats().rejected, 2U);
   EXPECT_EQ(g.stats().failed, 0U);
+}
+
+// The executor returns to its caller when the loader runs already: that leads the call, not nobody.
+TEST(Reentry, OfTheKeyOfALoaderThatBeganBeforeTheExecutorReturnedIsRefused) {
+  group<int, int> g;
+  support::threads worker;
+  std::promise<void> begun, returned;
+  const auto future = g.do_async(
+      0,
+      [&](auto task) {
+        worker.start(std::move(task));
+        begun.get_future().wait();
+      },
+      [&] {
+        begun.set_value();
+        returned.get_future().wait();
+        EXPECT_TRUE(refused(
+            [&] { (void)g.do_call(0, {.timeout = std::chrono::minutes(1)}, [] { return -1; }); }));
+        return 42;
+      });
+  returned.set_value();
+  EXPECT_EQ(future.get(), 42);
 }
 
 TEST(Reentry, ThatIsNotCaughtFailsTheCallForEverybody) {
