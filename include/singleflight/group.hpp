@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <future>
 #include <memory>  // std::hash and std::equal_to, too: <functional> costs each user 7,000 lines
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <thread>
@@ -102,8 +103,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower takes one
 /// lock of its shard. The first follower of a call allocates a promise, the first that can leave, or
 /// that leads a call itself, one object more, the others nothing. A follower inside a loader takes
-/// the lock of the wait graph, which is one for the process, two or three times; no other caller
-/// takes it, except to end a call that such a follower waits for. A shard allocates when more calls
+/// the lock of the wait graph, which is one for the process, two or three times; of the others, only
+/// a leader takes it that such a follower waits for, and with `max_age` a caller inside a loader. A shard allocates when more calls
 /// are in flight in it than ever before.
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
 class group {
@@ -306,11 +307,13 @@ class group {
   template <class Fn>
   using executor_call_ptr = detail::executor_call_ptr<Key, Value, Fn>;
 
-  /// In the place of `limits`: nothing to look at on a leader's path.
+  /// In the place of `limits`, so that a leader without options checks nothing.
   struct no_limits {};
   [[nodiscard]] static const limits& limits_to_wait(const limits& given) noexcept { return given; }
   [[nodiscard]] static limits limits_to_wait(no_limits) noexcept {
-    static const call_options none;
+    // Never destroyed: groups may be used by the destructors of other statics.
+    alignas(call_options) static std::byte room[sizeof(call_options)];
+    static const call_options& none = *::new (static_cast<void*>(room)) call_options;
     return limits(none);
   }
 
@@ -364,7 +367,7 @@ class group {
         begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
-        return *wait.wait(home, me);  // never empty: it leaves its own call for no other
+        return *wait.wait(home, me);  // never empty: it does not leave its own call for a newer one
       }
       const auto refusal = join(home, *running, wait, me);
       lock.unlock();

@@ -38,7 +38,7 @@ struct wait_needs {
 /// guards both. Also the one place that says what beginning, joining, leaving and ending a call do
 /// to them.
 ///
-/// A hash map with chained buckets whose nodes are the calls themselves, in their leaders' frames.
+/// A hash map with chained buckets whose nodes are the calls themselves, wherever they live.
 /// The alignment keeps the shards themselves off each other's cache lines; their bucket arrays may
 /// share one.
 template <class Key, class Value>
@@ -120,7 +120,7 @@ class alignas(64) call_map {
     if (c.shared->handle->watched) show_leader(c);
   }
 
-  /// Counts a caller that is interested already among those that wait for the call.
+  /// Counts one more waiter. The interest of that caller is counted already.
   void add_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.shared->waiters == 0) c.shared->waiting_since = std::chrono::steady_clock::now();
     c.shared->handed_out = true;
@@ -167,9 +167,9 @@ class alignas(64) call_map {
   }
 
   /// In a forked child, which has only this thread: takes the calls of other threads out of the map,
-  /// and the followers of this thread's out of the accounts. Runs no user code. Those calls are in
-  /// frames of threads that are gone, which still have what they had, but not for long. `lost` is
-  /// for holders of their futures. Calls that were not listed stay in the gauges.
+  /// and the followers of this thread's out of the accounts. Runs no user code. Those calls are on
+  /// stacks of threads that are gone, which are still readable here and may be reused later. `lost`
+  /// is for holders of their futures. Calls that were not listed stay in the gauges.
   void forget_other_threads(const std::exception_ptr& lost) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     for (std::size_t i = 0; i < bucket_count_; ++i) {
       for (call_type* c = buckets_[i]; c != nullptr;) {

@@ -28,7 +28,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// the last of them to go without having been run fails the call.
 ///
 /// Life: made; begun, which is listed and given to the executor; claimed by the thread that runs or
-/// fails it; empty, with key and loader gone. A task may outlive the group, so an empty one touches
+/// fails it; empty, which is claimed with key and loader gone. A task may outlive the group, so an empty one touches
 /// only itself; so does one that a forked child has lost.
 template <class Key, class Value, class Fn>
 class executor_call final : public executor_calls::member,

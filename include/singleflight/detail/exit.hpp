@@ -25,7 +25,7 @@
 // of destroying a group too early. Looked at only where a group is destroyed and calls are left.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Whether the thread_local objects of this thread have been destroyed. The thread that ends the
+/// Whether the thread_local objects of this thread are being destroyed. The thread that ends the
 /// process destroys its own before the static objects.
 inline constinit thread_local bool this_thread_ends = false;
 
@@ -49,9 +49,9 @@ inline void watch_this_thread() {
   return false;
 }
 
-/// Whether this thread is inside `std::exit`, which returning from main calls, too. A thread is asked
-/// for its stack, since nothing else shows it: of the functions that exit calls, which ones come
-/// before the destructor of a group is decided by the order in which the program made its statics.
+/// Whether this thread is inside `std::exit`, which returning from main calls, too. Searches
+/// the stack for `exit`: a flag that a handler of `atexit` sets would not do, since the handler may
+/// run before or after the destructor of a group.
 /// Returns: false where functions of the C library cannot be seen on the stack.
 [[nodiscard]] inline bool is_in_exit() noexcept {
 #if defined(SINGLEFLIGHT_DETAIL_HAS_BACKTRACE)

@@ -167,7 +167,7 @@ class waiter {
       return true;
     } catch (...) {  // forced unwinding: this thread is cancelled while it waits
       edge_.disconnect();
-      if (ticket_.handle != nullptr) take_leave(home, reason::leader_exited);
+      if (ticket_.handle != nullptr) take_leave(home, reason::leader_exited);  // not counted
       throw;
     }
   }
@@ -182,8 +182,8 @@ class waiter {
   }
 
   /// Takes this caller out of the accounts of its call. If the call has ended, its end has done that
-  /// already. Its result comes as soon as the value is moved: a caller that would go on to a newer
-  /// call stays for it, but no deadline or stop request waits for the move.
+  /// already, and only the move of the value is left: a caller that wanted a newer call waits for it; one
+  /// whose deadline or stop request has come leaves at once.
   /// Returns: false if this caller is to stay for the result.
   bool take_leave(shard& home, reason why) {
     lock guard(home.mutex);

@@ -47,8 +47,8 @@ class group_in_list {
  protected:
   ~group_in_list() = default;
 
-  /// In the constructor and the destructor of the class that has the functions above: another thread
-  /// may fork in between.
+  /// To be called by the final class: a fork while only this base exists would call a pure virtual
+  /// function.
   void enter_list() noexcept;
   void leave_list() noexcept;
 
@@ -125,8 +125,8 @@ inline void group_in_list::leave_list() noexcept { all_.remove(*this); }
 
 #if defined(SINGLEFLIGHT_DETAIL_HAS_FORK)
 
-/// Before main, and so before any thread can fork and before most other handlers are registered: of
-/// those, the ones that lock what is held while a group is called must lock first.
+/// Before main, and so before most other handlers: a handler that is registered later prepares
+/// earlier, so that a lock which is held around calls of a group is taken before the group's.
 SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE inline const bool forks_are_handled =
     pthread_atfork([] { groups_of_this_image.before_fork(); },
                    [] { groups_of_this_image.after_fork_in_parent(); },

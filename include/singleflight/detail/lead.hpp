@@ -21,8 +21,8 @@
 
 // What the leader of a call does, on whatever thread: run the loader, unlist the call under the lock,
 // publish the result outside it. Publishing first would hand an ended call to callers that enter in
-// between; publishing under the lock would wake the followers into it. `lead` is the one place of
-// that order, and `fail` its second half for a call without a value.
+// between; publishing under the lock would wake the followers into it. Only `lead` and, where there
+// is no value, `fail` do this: both unlist first and publish after.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and has

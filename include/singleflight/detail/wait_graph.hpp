@@ -28,9 +28,10 @@ class leading {
   /// A loader that began on another thread, as a fiber can, leaves that thread's count one too high,
   /// which costs it a search, and must not leave this one's below zero, which would end its searches.
   ~leading() {
-    const bool began_here = calls_led_by_this_thread-- > 0;
-    if (!began_here) calls_led_by_this_thread = 0;
-    SINGLEFLIGHT_ASSERT(began_here, "a loader must return on the thread on which it was called");
+    if (calls_led_by_this_thread-- > 0) return;
+    calls_led_by_this_thread = 0;
+    SINGLEFLIGHT_ASSERT(calls_led_by_this_thread > 0,
+                        "a loader must return on the thread on which it was called");
   }
   leading(const leading&) = delete;
   leading& operator=(const leading&) = delete;
@@ -62,8 +63,8 @@ struct wait_edge {
 };
 
 /// Which thread waits for which, over all groups of all types. It has an edge for each thread that
-/// waits for a call inside a loader; all other threads never touch it. A hash map by the waiting
-/// thread, of fixed size, so that a step takes constant time with up to some thousand edges.
+/// waits for a call inside a loader; other threads touch it only where they lead such a call. A hash
+/// map by the waiting thread, of fixed size, so that a step takes constant time with up to some thousand edges.
 class wait_graph {
  public:
   /// Returns: false, with nothing added, if the edge would close a circle.
