@@ -333,8 +333,17 @@ TEST_F(OldLoader, IsRefusedAKeyThroughAnother) {
 
 TEST_F(OldLoader, IsRefusedAKeyThroughAnotherThread) {
   support::thread_executor elsewhere;
+  const std::thread::id leads_a = std::this_thread::get_id();
   const auto again = [this] { return one(); };
-  const auto b = too_old_then([&] { return g.do_call_on("a", elsewhere, {}, again); });
+  const auto b = too_old_then([&] {
+    support::await(
+        [&] {
+          return singleflight::detail::the_wait_graph().waits_for(leads_a,
+                                                                  std::this_thread::get_id());
+        },
+        "the leader of a to wait for b");
+    return g.do_call_on("a", elsewhere, {}, again);
+  });
   expect_refusal(
       [&] {
         return g.do_call("a", too_old_then([&] { return g.do_call_on("b", elsewhere, {}, b); }));
