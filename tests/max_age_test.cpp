@@ -23,6 +23,7 @@
 
 #if defined(__cpp_lib_jthread)
 #include <stop_token>
+#include <thread>
 #endif
 
 #include "executors.hpp"
