@@ -19,11 +19,11 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <version>
 
 #if defined(__cpp_lib_jthread)
 #include <stop_token>
-#include <thread>
 #endif
 
 #include "executors.hpp"
