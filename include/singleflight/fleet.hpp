@@ -43,12 +43,14 @@ inline double random_between(double low, double high) {
 /// What a loader may return in place of a bare value: `return keep{row, 5s};`
 template <class Value>
 struct keep {
+  /// What the callers get.
   Value value;
   /// How long the cache may keep it. Zero or less: it is given to the callers that wait, and not
   /// kept.
   std::chrono::milliseconds lifetime;
 };
 
+/// `keep{row, 5s}` deduces the type of the value.
 template <class Value>
 keep(Value, std::chrono::milliseconds) -> keep<Value>;
 
@@ -102,6 +104,7 @@ enum class lease_answer {
 
 /// What a lease store answers to `enter`.
 struct lease_entry {
+  /// What an entry found.
   enum class kind {
     hit,         ///< `value` is in the cache.
     lead,        ///< The caller holds the lease now.
@@ -109,14 +112,19 @@ struct lease_entry {
     refused,     ///< As in `lease_answer`.
     unreachable  ///< As in `lease_answer`; the caller may hold the lease.
   };
+  /// Which of them it is.
   kind what = kind::unreachable;
+  /// With `kind::hit`: the bytes in the cache.
   std::string value = {};
+  /// With `kind::wait`: the token of the process that leads.
   std::string leader = {};
+  /// With `kind::wait`: how long its lease lasts.
   std::chrono::milliseconds left{0};
 };
 
 /// What a lease store answers to `wait`.
 struct lease_end {
+  /// What a wait found.
   enum class kind {
     kept,        ///< The leader has stored its result in the cache.
     value,       ///< The leader's result, which is not in the cache, is `value`.
@@ -125,7 +133,9 @@ struct lease_end {
     refused,     ///< As in `lease_answer`.
     unreachable  ///< As in `lease_answer`.
   };
+  /// Which of them it is.
   kind what = kind::unreachable;
+  /// With `kind::value`: the result.
   std::string value = {};
 };
 
@@ -171,7 +181,9 @@ concept lease_codec = requires(const Codec& codec, const Value& value, std::stri
 
 /// For values that are strings: they are stored as they are.
 struct identity_codec {
+  /// Returns: the value itself.
   [[nodiscard]] std::string_view encode(std::string_view value) const noexcept { return value; }
+  /// Returns: the bytes themselves.
   [[nodiscard]] std::string decode(std::string&& bytes) const noexcept { return std::move(bytes); }
 };
 
@@ -311,6 +323,7 @@ class fleet {
            lease_answer::held;
   }
 
+  /// Returns: the counters and the gauge; each is read on its own.
   [[nodiscard]] fleet_stats stats() const noexcept {
     return {.hits = hits_,
             .led = led_,

@@ -39,11 +39,15 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 /// Where Redis is, and how long a caller may be kept by it.
 struct hiredis_options {
+  /// The server's name or address.
   std::string host = "127.0.0.1";
+  /// The server's port.
   int port = 6379;
   std::string unix_socket = {};  ///< Its path, in place of host and port.
   std::string user = {};         ///< For a server with access control lists.
+  /// Sent by AUTH, unless it is empty.
   std::string password = {};
+  /// The number of the database, chosen by SELECT.
   int database = 0;
 
   std::size_t connections = 16;  ///< At most, for commands.
@@ -67,6 +71,7 @@ struct hiredis_stats {
   std::uint64_t exhausted = 0;  ///< Commands given up because every connection was in use.
   std::size_t in_use = 0;       ///< Connections that work, those that block not included.
   std::size_t waiting = 0;      ///< Commands that wait for a connection.
+  /// Whether the server is taken to be reachable.
   bool up = true;
 };
 
@@ -608,6 +613,7 @@ class hiredis_client {
 
   /// Sends a command. Throws: `std::bad_alloc`.
   redis_reply execute(std::span<const std::string_view> command) { return link().execute(command); }
+  /// Executes a command as above.
   redis_reply execute(std::initializer_list<std::string_view> command) {
     return link().execute({command.begin(), command.size()});
   }
@@ -622,6 +628,7 @@ class hiredis_client {
   /// Returns: whether commands are sent.
   [[nodiscard]] bool up() const noexcept { return link_.load()->up(); }
 
+  /// Returns: the counters and gauges.
   [[nodiscard]] hiredis_stats stats() const { return link_.load()->stats(); }
 
  private:

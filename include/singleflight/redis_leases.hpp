@@ -26,6 +26,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 /// What Redis replied to a command, in whatever client's words.
 struct redis_reply {
+  /// The kinds of replies.
   enum class kind {
     text,    ///< A string, in `text`.
     number,  ///< In `number`.
@@ -34,9 +35,13 @@ struct redis_reply {
     error,  ///< Redis refused: `text` begins with the error's name.
     none    ///< No reply: `text` says why. The command may have been executed or not.
   };
+  /// Which of them it is.
   kind what = kind::none;
+  /// Of a text, an error or none.
   std::string text = {};
+  /// Of a number.
   long long number = 0;
+  /// Of a list.
   std::vector<redis_reply> list = {};
 };
 
@@ -89,6 +94,7 @@ class redis_leases {
   /// Hears of each kind of refusal once: its name and what Redis said. Called from any thread.
   using refusal_hook = std::function<void(std::string_view name, std::string_view text)>;
 
+  /// Calls `on_first_refusal` with the name of each error that Redis refuses by, once each.
   explicit redis_leases(Client& client, refusal_hook on_first_refusal = {})
       : client_(client), on_first_refusal_(std::move(on_first_refusal)) {}
 
@@ -96,6 +102,7 @@ class redis_leases {
   redis_leases& operator=(const redis_leases&) = delete;
   ~redis_leases() = default;
 
+  /// See `lease_store`. One round trip.
   [[nodiscard]] lease_entry enter(std::string_view key, std::string_view token,
                                   std::chrono::milliseconds lease) {
     using kind = lease_entry::kind;
@@ -125,6 +132,7 @@ class redis_leases {
     return {};
   }
 
+  /// See `lease_store`. One round trip.
   lease_answer fill(std::string_view key, std::string_view token, std::string_view bytes,
                     std::chrono::milliseconds lifetime, std::chrono::milliseconds handover) {
     const std::optional<names> named = names_of(key, token);
@@ -135,6 +143,7 @@ class redis_leases {
         token);
   }
 
+  /// See `lease_store`. One round trip.
   lease_answer release(std::string_view key, std::string_view token,
                        std::chrono::milliseconds handover) {
     const std::optional<names> named = names_of(key, token);
@@ -144,6 +153,7 @@ class redis_leases {
                   token);
   }
 
+  /// See `lease_store`. One round trip; blocks for `at_most` and a little longer.
   [[nodiscard]] lease_end wait(std::string_view key, std::string_view leader,
                                std::chrono::milliseconds at_most, std::size_t round) {
     using std::chrono::milliseconds;
@@ -173,6 +183,7 @@ class redis_leases {
     return told(reply, named->result);
   }
 
+  /// See `lease_store`. One round trip.
   lease_answer invalidate(std::string_view key) {
     const std::optional<names> named = names_of(key, {});
     std::vector<std::string_view> command{"DEL", key};
@@ -192,11 +203,14 @@ class redis_leases {
 
   /// A script, and the name by which Redis knows it: its SHA-1.
   struct script {
+    /// In hexadecimal digits.
     const char* sha1;
+    /// In Lua.
     const char* text;
   };
 
   // One round trip each, one step each.
+  /// What `enter` runs.
   static constexpr script enter_script{"3de643a13dd8f000fb9aa0e6923dc0bc97313383", R"(
 local value = redis.call('GET', KEYS[1])
 if value then return {'hit', ARGV[1], value} end
@@ -206,6 +220,7 @@ if leader == ARGV[1] then return {'lead', ARGV[1]} end
 return {'wait', ARGV[1], leader, redis.call('PTTL', KEYS[2])}
 )"};
   // DEL comes first: it is allowed where memory is short, and what follows a write is allowed then.
+  /// What `fill` runs.
   static constexpr script fill_script{"d11cd486baeaf49206d3499e149d7f66370b7b9b", R"(
 local mine = redis.call('GET', KEYS[2]) == ARGV[1]
 if mine then redis.call('DEL', KEYS[2]) end
@@ -217,6 +232,7 @@ end
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
 return {mine and 'held' or 'lost', ARGV[1]}
 )"};
+  /// What `release` runs.
   static constexpr script release_script{"701f76f1edb3bd3f16777857f716116717021a1e", R"(
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lost', ARGV[1]} end
 redis.call('DEL', KEYS[1])
