@@ -240,8 +240,8 @@ class group {
   }
 
   /// Begins a call for `key` on an executor, or joins the one that is listed, and waits for
-  /// neither. This caller counts as interested for ever, so the call is not stopped for want of
-  /// interest.
+  /// neither. This caller stays interested until the call ends, so the call is not stopped while
+  /// others leave.
   /// Returns: the future of the call's result, which does not refer to the group.
   /// Throws: `call_error` with `resource_unavailable_try_again` if the call is full and the group
   ///   rejects; what hash, equality, key copy and allocations throw. What the executor throws is in
