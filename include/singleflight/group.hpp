@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "call_context.hpp"
 #include "call_error.hpp"
 #include "detail/assert.hpp"
 #include "detail/call.hpp"
@@ -191,8 +192,8 @@ class group {
   /// `key` is a `Key` or converts to one without loss; if both `Hash` and `KeyEqual` have
   /// `is_transparent`, it is whatever they take, and a `Key` is made of it only by the caller that
   /// leads. `fn` is callable with one of these, and the first that fits is chosen: `()`,
-  /// `(const Key&)`, `(std::stop_token)`, `(const Key&, std::stop_token)`. The key that it takes is
-  /// the call's own. It returns what converts to `Value`, and returns on the thread on which it was
+  /// `(const Key&)`, `(std::stop_token)`, `(const call_context&)`, `(const Key&, std::stop_token)`,
+  /// `(const Key&, const call_context&)`. The key that it takes is the call's own. It returns what converts to `Value`, and returns on the thread on which it was
   /// called.
   template <class K = Key, class Fn>
   result<Value> do_call(K&& key, const call_options& options, Fn&& fn) {
@@ -332,6 +333,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         call own(hash, home.make_key(std::forward<K>(key)), std::this_thread::get_id(),
                  detail::stop_source_for<Fn, Key>());
+        if constexpr (detail::takes_context<Fn, Key>) own.forgets_before = home.forgets();
         begin(home, own, running, me);
         lock.unlock();
         if constexpr (std::same_as<Limits, limits>) {
@@ -464,7 +466,9 @@ class group {
     const auto [home, hash] = shards_.locate(hash_(key));
     const detail::lock lock(home.mutex);
     call* const running = home.find(hash, key, equal_);
-    if (running == nullptr || !condition(*running)) return false;
+    if (running != nullptr && !condition(*running)) return false;
+    home.forget();
+    if (running == nullptr) return false;
     home.unlist(*running);
     return true;
   }
@@ -497,10 +501,11 @@ class group {
   static constexpr void check_loader() {
     static_assert(detail::is_loader<Fn, Key>,
                   "singleflight: the loader must be callable with nothing, the key, a "
-                  "std::stop_token, or the key and a std::stop_token");
+                  "std::stop_token, a const call_context&, or the key and one of the last two");
     if constexpr (detail::is_loader<Fn, Key>) {
       using returned = decltype(detail::invoke_loader(
-          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::stop_source&>()));
+          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::stop_source&>(),
+          std::declval<const call_context& (&)()>()));
       static_assert(std::is_convertible_v<returned, Value>,
                     "singleflight: what the loader returns must convert to the group's Value");
     }

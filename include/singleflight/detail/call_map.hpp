@@ -91,9 +91,18 @@ class alignas(64) call_map {
     --listed_;
   }
 
+  /// Notes that a caller wants no result that was read before now.
+  void forget() noexcept SINGLEFLIGHT_REQUIRES(mutex) { ++forgets_; }
+
+  /// Returns: how often a key of this shard was forgotten or a call superseded.
+  [[nodiscard]] std::uint64_t forgets() const noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    return forgets_;
+  }
+
   /// Takes a listed call out of the map because of its age.
   void supersede(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     unlist(c);
+    forget();
     count(&group_stats::superseded);
   }
 
@@ -261,6 +270,7 @@ class alignas(64) call_map {
   std::size_t bucket_count_ SINGLEFLIGHT_GUARDED_BY(mutex) = first_buckets;  // a power of two
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
+  std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
 };

@@ -177,6 +177,7 @@ void make_executor_call(std::shared_ptr<executor_call<Key, Value, Fn>>& made,
   // With a handle from the start, through which the wait graph is shown each new leader.
   home.make_ticket(made->get(), {.to_leave = true, .to_be_stopped = false, .an_edge = false});
   made->get().shared->handed_out = true;
+  made->get().forgets_before = home.forgets();
 }
 
 /// Gives a call that has begun to its executor.

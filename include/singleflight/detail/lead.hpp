@@ -14,6 +14,7 @@
 #include "call.hpp"
 #include "call_map.hpp"
 #include "config.hpp"
+#include "context.hpp"
 #include "loader.hpp"
 #include "mutex.hpp"
 #include "stop.hpp"
@@ -71,7 +72,8 @@ template <class Key, class Value, class Fn>
 [[nodiscard]] loaded<Value> run(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   try {
     const leading here;
-    return detail::load<Value>(std::forward<Fn>(fn), own.key, own.stop);
+    const auto context = [&] { return context_of<Key, Value>(home, own); };
+    return detail::load<Value>(std::forward<Fn>(fn), own.key, own.stop, context);
   } catch (...) {
     detail::fail(home, own, current_failure());
     throw;  // in place: the forced unwinding of a thread that exits must go on
