@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: MIT
-#ifndef SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
-#define SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
+#ifndef SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
+#define SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
 
 #include <condition_variable>
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "config.hpp"
 #include "mutex.hpp"
 #include "wait_graph.hpp"
+#include "waiter_list.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// The calls of a group that run on executors, for the group's destructor to wait until there are
-/// none.
-class executor_calls {
+/// The calls of a group that live on the heap: those on executors, which the group's destructor waits
+/// for, and the asynchronous ones, which it does not.
+class owned_calls {
  public:
   /// One of them.
   class member {
    public:
-    member() = default;
+    explicit member(bool on_executor) noexcept : on_executor_(on_executor) {}
     member(const member&) = delete;  // linked by address
     member& operator=(const member&) = delete;
 
@@ -37,29 +40,31 @@ class executor_calls {
     [[nodiscard]] bool lost() const noexcept { return lost_; }
 
    private:
-    friend class executor_calls;
+    friend class owned_calls;
 
     // Guarded by the mutex of the list.
     std::thread::id owner_;  // gives it to its executor, or runs or fails it; none: it is queued
     member* next_ = nullptr;
     member** link_ = nullptr;  // what points at this one
 
+    const bool on_executor_;
     bool lost_ = false;
   };
 
-  executor_calls() = default;
-  executor_calls(const executor_calls&) = delete;  // linked by address
-  executor_calls& operator=(const executor_calls&) = delete;
-  ~executor_calls() = default;
+  owned_calls() = default;
+  owned_calls(const owned_calls&) = delete;  // linked by address
+  owned_calls& operator=(const owned_calls&) = delete;
+  ~owned_calls() = default;
 
-  /// Adds a call that this thread is about to give to an executor.
+  /// Adds a call that this thread is about to give to an executor, or to an asynchronous loader.
   void add(member& m) noexcept {
     const std::lock_guard guard(mutex_);
-    m.owner_ = std::this_thread::get_id();
-    m.next_ = first_;
-    if (first_ != nullptr) first_->link_ = &m.next_;
-    m.link_ = &first_;
-    first_ = &m;
+    if (m.on_executor_) m.owner_ = std::this_thread::get_id();
+    member*& first = list_of(m);
+    m.next_ = first;
+    if (first != nullptr) first->link_ = &m.next_;
+    m.link_ = &first;
+    first = &m;
   }
 
   /// Notes that this thread runs or fails the call.
@@ -75,26 +80,52 @@ class executor_calls {
   }
 
   /// Notifies the one destructor that may wait, and under the mutex: once that is released, the
-  /// group may be gone.
+  /// group may be gone. Wakes those who wait for the last asynchronous call.
   void remove(member& m) noexcept {
-    const std::lock_guard guard(mutex_);
-    unlink(m);
-    if (first_ == nullptr) empty_.notify_one();
+    std::shared_ptr<waiter_list> drained;
+    {
+      const std::lock_guard guard(mutex_);
+      unlink(m);
+      if (m.on_executor_) {
+        if (on_executors_ == nullptr) empty_.notify_one();
+      } else if (asynchronous_ == nullptr) {
+        drained = std::move(drained_);
+      }
+    }
+    if (drained != nullptr) waiter_list::publish(drained);
   }
 
+  /// Whether no call is on an executor.
   [[nodiscard]] bool empty() noexcept {
     const std::lock_guard guard(mutex_);
-    return first_ == nullptr;
+    return on_executors_ == nullptr;
   }
 
-  /// Waits until there are none. Returns: false, at once, if this thread owns one of them, which
-  /// then cannot end: its loader or executor has ended the process or its own group.
+  /// Returns: how many asynchronous calls there are. Complexity: linear in them.
+  [[nodiscard]] std::size_t asynchronous() noexcept {
+    const std::lock_guard guard(mutex_);
+    std::size_t count = 0;
+    for (const member* m = asynchronous_; m != nullptr; m = m->next_) ++count;
+    return count;
+  }
+
+  /// Returns: the list to wait in until no asynchronous call is left; null if none is left now.
+  /// Throws: `std::bad_alloc`.
+  [[nodiscard]] std::shared_ptr<waiter_list> until_drained() {
+    const std::lock_guard guard(mutex_);
+    if (asynchronous_ == nullptr) return nullptr;
+    if (drained_ == nullptr) drained_ = std::make_shared<waiter_list>();
+    return drained_;
+  }
+
+  /// Waits until no call is on an executor. Returns: false, at once, if this thread owns one of them,
+  /// which then cannot end: its loader or executor has ended the process or its own group.
   [[nodiscard]] bool wait() noexcept {
     std::unique_lock guard(mutex_);
-    for (const member* m = first_; m != nullptr; m = m->next_) {
+    for (const member* m = on_executors_; m != nullptr; m = m->next_) {
       if (m->owner_ == std::this_thread::get_id()) return false;
     }
-    empty_.wait(guard, [this] { return first_ == nullptr; });
+    empty_.wait(guard, [this] { return on_executors_ == nullptr; });
     return true;
   }
 
@@ -112,18 +143,25 @@ class executor_calls {
 
   /// In a forked child, which has only this thread: takes out the calls that it does not own.
   void forget_other_threads() noexcept {
-    member* next = nullptr;
-    for (member* m = first_; m != nullptr; m = next) {
-      next = m->next_;
-      if (m->owner_ == std::this_thread::get_id()) continue;
-      m->lost_ = true;
-      unlink(*m);
+    for (member* first : {on_executors_, asynchronous_}) {
+      member* next = nullptr;
+      for (member* m = first; m != nullptr; m = next) {
+        next = m->next_;
+        if (m->owner_ == std::this_thread::get_id()) continue;
+        m->lost_ = true;
+        unlink(*m);
+      }
     }
+    if (drained_ != nullptr) drained_->forget_all();
     std::construct_at(&empty_);  // a thread that is gone may have waited on it
     detail::renew_after_fork(mutex_);
   }
 
  private:
+  [[nodiscard]] member*& list_of(const member& m) noexcept {
+    return m.on_executor_ ? on_executors_ : asynchronous_;
+  }
+
   static void unlink(member& m) noexcept {
     *m.link_ = m.next_;
     if (m.next_ != nullptr) m.next_->link_ = m.link_;
@@ -131,7 +169,7 @@ class executor_calls {
 
   [[nodiscard]] std::shared_ptr<member> find_queued() noexcept {
     const std::lock_guard guard(mutex_);
-    for (member* m = first_; m != nullptr; m = m->next_) {
+    for (member* m = on_executors_; m != nullptr; m = m->next_) {
       if (m->owner_ != std::thread::id()) continue;
       if (std::shared_ptr<member> kept = m->keep()) return kept;
     }
@@ -140,9 +178,12 @@ class executor_calls {
 
   std::mutex mutex_;
   std::condition_variable empty_;
-  member* first_ = nullptr;  // guarded by mutex_
+  // Guarded by mutex_.
+  member* on_executors_ = nullptr;
+  member* asynchronous_ = nullptr;
+  std::shared_ptr<waiter_list> drained_;  // null unless somebody waits
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
-#endif  // SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
+#endif  // SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
