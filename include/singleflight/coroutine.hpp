@@ -145,17 +145,24 @@ driver drive(leader<Value> lead, const Key& key, Load load) {
 /// Calls the loader of a call that has begun.
 template <class Key, class Value, class Load>
 void start_loader(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
-  detail::start(begun, [&](leader<Value> lead) {
-    const Key& key = begun->get().key;
-    if constexpr (std::is_convertible_v<returned<Load, Key>, Value> ||
-                  std::is_void_v<returned<Load, Key>>) {
-      std::move(lead).set_from([&]() -> Value {
-        return detail::invoke_async_loader(std::forward<Load>(load), key, lead.context());
-      });
-    } else {
-      detail::drive<Key, Value>(std::move(lead), key, std::forward<Load>(load));
-    }
-  });
+  using loaded_type = returned<Load, Key>;
+  if constexpr (std::is_convertible_v<loaded_type, Value> || std::is_void_v<loaded_type>) {
+    detail::start(begun, [&] {
+      if constexpr (std::is_void_v<Value>) {
+        detail::invoke_async_loader(std::forward<Load>(load), begun->get().key, begun->context());
+        begun->end_with({});
+      } else {
+        loaded<Value> value = detail::invoke_async_loader(std::forward<Load>(load),
+                                                          begun->get().key, begun->context());
+        begun->end_with(std::move(value));
+      }
+    });
+  } else {
+    detail::start(begun, [&] {
+      detail::drive<Key, Value>(leader_maker::make<Value>(begun), begun->get().key,
+                                std::forward<Load>(load));
+    });
+  }
 }
 
 // --- Waiting ---------------------------------------------------------------------------------------

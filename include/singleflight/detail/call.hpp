@@ -33,6 +33,7 @@ struct call_handle {
   std::optional<waiter_list> waiters;  // made under the shard's mutex, before the call ends
   bool watched = false;  // whether the wait graph is shown who leads; by the shard's mutex
   std::shared_future<Value> future;  // for the caller that began the call, if it does not lead it
+  bool lost = false;                 // in a forked child: whoever leads the call is not in it
   wait_node node;
   block_ptr alive;  // keeps the shard for asynchronous waiters that leave; by the shard's mutex
 };

@@ -138,10 +138,11 @@ class waiter {
 
   /// Has the caller wait for a call that it is about to begin on an executor.
   /// Throws: `std::bad_alloc`, and then the call must not begin.
-  void attend(shard& home, owned_call<Key, Value>& own) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  void attend(shard& home, const std::shared_ptr<owned_call<Key, Value>>& own)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     began_ = true;
-    ticket_ = own.prepare_future(needs());
-    home.add_beginner(own.get());
+    ticket_ = own->prepare_future(own, needs());
+    home.add_beginner(own->get());
   }
 
   /// Waits for the call to end, or for this caller to leave it.
