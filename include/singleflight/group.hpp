@@ -594,18 +594,26 @@ class group {
 
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
   /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
-  /// Nor if it waits for the call `inside`.
   template <class K>
-  call* joinable(shard& home, std::uint64_t hash, const K& key,
-                 const detail::wait_node* inside = nullptr) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  call* joinable(shard& home, std::uint64_t hash, const K& key) SINGLEFLIGHT_REQUIRES(home.mutex) {
     call* const running = home.find(hash, key, equal_);
     if (running == nullptr || !ages() || clock::now() < expiry(*running) ||
-        waits_for_this_thread(*running) ||
-        (inside != nullptr && detail::waits_for(*running, *inside))) {
+        waits_for_this_thread(*running)) {
       return running;
     }
     home.supersede(*running);
     return nullptr;
+  }
+
+  /// As above, for a caller inside another call, or in none: nor if the call waits for that one.
+  template <class K>
+  call* joinable(shard& home, std::uint64_t hash, const K& key, const detail::wait_node* inside)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (inside != nullptr && ages()) {
+      call* const running = home.find(hash, key, equal_);
+      if (running != nullptr && detail::waits_for(*running, *inside)) return running;
+    }
+    return joinable(home, hash, key);
   }
 
   /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it:

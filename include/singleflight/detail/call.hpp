@@ -104,9 +104,9 @@ struct call {
   call* next = nullptr;                         // in the bucket's chain
   call** link = nullptr;       // what points at this call in that chain; null: not listed
   std::size_t interested = 1;  // callers that still want the result, the one that began it included
-  std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
+  std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

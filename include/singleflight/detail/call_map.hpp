@@ -301,9 +301,9 @@ class alignas(64) call_map {
   std::size_t bucket_count_ SINGLEFLIGHT_GUARDED_BY(mutex) = first_buckets;  // a power of two
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
-  std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
+  std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -65,8 +65,8 @@ class thread_waiter : public waiter_node {
 #if defined(__cpp_lib_jthread)
 
 /// Returns: as `thread_waiter::wait_until`.
-[[nodiscard]] inline bool wait_stoppably(waiter_list& all, const call_options& options,
-                                         std::chrono::steady_clock::time_point until) {
+[[nodiscard]] SINGLEFLIGHT_DETAIL_NOINLINE inline bool wait_stoppably(
+    waiter_list& all, const call_options& options, std::chrono::steady_clock::time_point until) {
   thread_waiter me(all);
   const std::stop_callback wake(options.stop, [&me]() noexcept { me.stop(); });
   return me.wait_until(
