@@ -341,9 +341,9 @@ class group {
         "singleflight: say where the coroutine is resumed: co_call(key, on, load), where on "
         "is an executor or singleflight::resume_inline");
   }
-  /// Refused: nothing here could keep a deadline.
-  template <class K = Key, class On, class Load>
-  void co_call(K&&, On&&, const call_options&, Load&&) {
+  /// Refused: nothing here could keep a deadline. (A template, so that `{.attempts = 2}` is none.)
+  template <class K = Key, class On, std::same_as<call_options> Options, class Load>
+  void co_call(K&&, On&&, const Options&, Load&&) {
     static_assert(
         detail::always_false<Load>,
         "singleflight: a coroutine takes async_options, which have no deadline, since the "
