@@ -341,9 +341,9 @@ class group {
         "singleflight: say where the coroutine is resumed: co_call(key, on, load), where on "
         "is an executor or singleflight::resume_inline");
   }
-  /// Refused: nothing here could keep a deadline.
-  template <class K = Key, class On, class Load>
-  void co_call(K&&, On&&, const call_options&, Load&&) {
+  /// Refused: nothing here could keep a deadline. (A template, so that `{.attempts = 2}` is none.)
+  template <class K = Key, class On, std::same_as<call_options> Options, class Load>
+  void co_call(K&&, On&&, const Options&, Load&&) {
     static_assert(
         detail::always_false<Load>,
         "singleflight: a coroutine takes async_options, which have no deadline, since the "
@@ -564,9 +564,15 @@ class group {
   detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
     const auto [home, hash] = shards_.locate(hash_(key));
     const detail::lock lock(home.mutex);
-    call* const running = joinable(home, hash, key, wait.inside());
     std::optional<detail::reason> refusal;
-    if (running == nullptr || must_run_alone(*running)) {
+    if (wait.was_stopped()) {  // before anything that others could notice
+      wait.me.count(home, &group_stats::rejected);
+      home.count(&group_stats::cancelled);
+      wait.refuse(detail::reason::stop);
+      return detail::entered::ready;
+    }
+    call* const running = joinable(home, hash, key, wait.inside());
+    if (running == nullptr || must_run_alone(*running, wait.inside())) {
       begun = make_owned(home, hash, std::forward<K>(key));
       refusal = wait.attend(home, begun);
       if (!refusal) {
@@ -616,11 +622,13 @@ class group {
     return joinable(home, hash, key);
   }
 
-  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it:
-  /// see `joinable`.
-  [[nodiscard]] bool must_run_alone(const call& running) const noexcept {
+  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it, or
+  /// it waits for the call `inside`: see `joinable`.
+  [[nodiscard]] bool must_run_alone(const call& running,
+                                    const detail::wait_node* inside = nullptr) const noexcept {
     return options_.when_full == group_options::run_alone &&
-           running.followers() >= options_.max_waiters && !is_led_here(running);
+           running.followers() >= options_.max_waiters && !is_led_here(running) &&
+           !(inside != nullptr && detail::waits_for(running, *inside));
   }
 
   [[nodiscard]] static bool is_led_here(const call& running) noexcept {

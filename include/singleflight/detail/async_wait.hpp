@@ -91,12 +91,15 @@ class async_wait : public waiter_node {
       if (!handle_->waiters->remove(*this)) return;
     }
     edge_.disconnect();
-    leave(reason::caller_gone);
+    if (!why_) leave(reason::caller_gone);  // who was stopped has left already
   }
 
   // --- Entering, under the shard's mutex -----------------------------------------------------------
 
   [[nodiscard]] const wait_node* inside() const noexcept { return inside_.get(); }
+
+  /// Whether it was told to stop before it has entered.
+  [[nodiscard]] bool was_stopped() const noexcept { return phase_.load() == phase::stopped; }
 
   /// Makes the caller a follower. From when the mutex is released, others may resume it.
   /// Returns: why it cannot be one, or nothing. Throws: `std::bad_alloc`, only to this caller.
@@ -157,12 +160,6 @@ class async_wait : public waiter_node {
     return entered::waits;
   }
 
-  /// Resumes a caller that is ready on this thread, or, where this thread is resuming others, after
-  /// those.
-  void resume_inlined() noexcept {
-    waiter_list::resume(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), *this);
-  }
-
   /// To be called where the caller is resumed, before its result is taken.
   /// Returns: whether its call has failed and it may try again, by entering anew.
   [[nodiscard]] bool settle() noexcept {
@@ -175,6 +172,9 @@ class async_wait : public waiter_node {
       return false;
     } catch (...) {
     }
+    // Here: when it enters, under a lock, no exception of the user's may be destroyed.
+    future_ = {};
+    handle_.reset();
     return true;
   }
 
@@ -245,11 +245,14 @@ class async_wait : public waiter_node {
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return;
-      elsewhere = std::move(by);
+      if (how == kind::bound) elsewhere = std::move(by);
     }
     why_ = reason::stop;
+    edge_.disconnect();  // it waits no more, however late it is resumed
     if (!leave_for(reason::stop)) return;
-    if (how == kind::inlined) return resume_inlined();
+    if (how == kind::inlined) {
+      return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
+    }
     poster& p = *elsewhere;
     p.post(std::move(elsewhere));
   }

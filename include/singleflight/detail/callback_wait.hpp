@@ -69,19 +69,27 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
       throw;
     }
     if (now == entered::begun) {
-      detail::start(begun, [&] { std::move(me->start_)(leader_maker::make<value_type>(begun)); });
+      try {
+        detail::start(begun, [&] { std::move(me->start_)(leader_maker::make<value_type>(begun)); });
+      } catch (...) {  // this thread ends
+        if (me->finish_start() == entered::ready) me->be_ready();
+        throw;
+      }
       now = me->finish_start();
-      if (now == entered::ready && inlined) return me->resume_inlined();
     }
-    if (now != entered::ready) return;
-    if constexpr (inlined) {
-      wake(*me);
-    } else {
-      me->post(std::move(me->by));
-    }
+    if (now == entered::ready) me->be_ready();
   }
 
  private:
+  /// Has it called back, here or elsewhere.
+  void be_ready() noexcept {
+    if constexpr (inlined) {
+      trampoline::run(*this);
+    } else {
+      this->post(std::move(this->by));
+    }
+  }
+
   /// Given to the executor. The first to be run calls back; if all are dropped, the caller is gone.
   struct task {
     std::shared_ptr<callback_wait> waiting;

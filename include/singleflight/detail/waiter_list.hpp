@@ -51,7 +51,8 @@ struct waiter_node {
   // Guarded by the mutex of the list.
   waiter_node* next = nullptr;
   waiter_node* previous = nullptr;
-  struct waiter_queue* in = nullptr;  // null: nowhere
+  struct waiter_queue* in = nullptr;    // null: nowhere
+  const trampoline* only_by = nullptr;  // resumes it, if it was stopped
 };
 
 /// First in, first out.
@@ -122,9 +123,6 @@ class waiter_list {
     resume_inlined(me);
   }
 
-  /// Resumes, on this thread, a waiter that was taken out for another reason than the end of the call.
-  static void resume(const std::shared_ptr<waiter_list>& list, waiter_node& n) noexcept;
-
   /// In a forked child: lets go of all waiters, which belong to threads that it lacks.
   void forget_all() noexcept SINGLEFLIGHT_NOT_ANALYSED {
     for (waiter_queue* q : {&threads_, &bound_, &inlined_, &stopped_}) {
@@ -153,11 +151,16 @@ class waiter_list {
     return n != nullptr ? std::move(n->by) : nullptr;
   }
 
-  /// Returns: the next waiter to resume on this thread. Null if there is none; then `here`, if it had
-  /// the list, has it no more.
+  /// Returns: the next waiter for `here` to resume. Null if there is none; then `here`, if it had the
+  /// list, has it no more. A waiter that was stopped is resumed by the thread that stops it: another
+  /// would wait in there for the end of the stop callback.
   [[nodiscard]] waiter_node* pop_inlined(const trampoline* here) noexcept {
     const lock guard(mutex);
-    if (waiter_node* const n = stopped_.pop()) return n;
+    for (waiter_node* n = stopped_.first; n != nullptr; n = n->next) {
+      if (n->only_by != here) continue;
+      stopped_.erase(*n);
+      return n;
+    }
     if (published_) {
       if (waiter_node* const n = inlined_.pop()) return n;
     }
@@ -180,17 +183,16 @@ class waiter_list {
 /// for each thread that is resuming waiters, on its stack.
 class trampoline {
  public:
-  /// Resumes the inlined waiters of the list, here or in the loop that runs on this thread already.
-  static void run(const std::shared_ptr<waiter_list>& list) noexcept {
-    if (trampoline* const outer = current()) {
-      if (!outer->queue(list)) resume_all(*list, nullptr);
-      return;
-    }
-    trampoline mine;
-    current() = &mine;
-    if (!mine.queue(list)) resume_all(*list, nullptr);
-    while (const std::shared_ptr<waiter_list> next = mine.pop()) resume_all(*next, &mine);
-    current() = nullptr;
+  /// Resumes the inlined waiters of the list, here or in the loop that runs on this thread already;
+  /// first the one, if any, that this thread has taken out of the list to stop it.
+  static void run(const std::shared_ptr<waiter_list>& list,
+                  waiter_node* stopped = nullptr) noexcept {
+    with_loop([&](trampoline& here) { here.add(list, stopped); });
+  }
+
+  /// Resumes a waiter that is in no list, likewise.
+  static void run(waiter_node& ready) noexcept {
+    with_loop([&](trampoline& here) { here.ready_.push(ready); });
   }
 
  private:
@@ -201,8 +203,39 @@ class trampoline {
     return of_this_thread;
   }
 
-  static void resume_all(waiter_list& list, const trampoline* here) noexcept {
-    while (waiter_node* const n = list.pop_inlined(here)) n->wake(*n);
+  template <class Add>
+  static void with_loop(const Add& add) noexcept {
+    if (trampoline* const outer = current()) return add(*outer);
+    trampoline mine;
+    current() = &mine;
+    add(mine);
+    mine.resume_all();
+    current() = nullptr;
+  }
+
+  void add(const std::shared_ptr<waiter_list>& list, waiter_node* stopped) noexcept {
+    if (stopped != nullptr) {
+      const lock guard(list->mutex);
+      stopped->only_by = this;
+      list->stopped_.push(*stopped);
+    }
+    if (!queue(list)) resume_all_of(*list);
+  }
+
+  void resume_all() noexcept {
+    for (;;) {
+      if (waiter_node* const n = ready_.pop()) {
+        n->wake(*n);
+      } else if (const std::shared_ptr<waiter_list> next = pop()) {
+        resume_all_of(*next);
+      } else {
+        return;
+      }
+    }
+  }
+
+  void resume_all_of(waiter_list& list) const noexcept {
+    while (waiter_node* const n = list.pop_inlined(this)) n->wake(*n);
   }
 
   /// Returns: false if another thread has the list, on which this one must not depend.
@@ -226,17 +259,10 @@ class trampoline {
 
   std::shared_ptr<waiter_list> first_;
   waiter_list* last_ = nullptr;
+  waiter_queue ready_;  // of this thread alone
 };
 
 inline void waiter_list::resume_inlined(const std::shared_ptr<waiter_list>& list) noexcept {
-  trampoline::run(list);
-}
-
-inline void waiter_list::resume(const std::shared_ptr<waiter_list>& list, waiter_node& n) noexcept {
-  {
-    const lock guard(list->mutex);
-    list->stopped_.push(n);
-  }
   trampoline::run(list);
 }
 
