@@ -123,6 +123,11 @@ template <class Fn, class Key>
 using returned = decltype(detail::invoke_async_loader(
     std::declval<Fn>(), std::declval<const Key&>(), std::declval<const call_context&>()));
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsubobject-linkage"  // of a lambda in a header, as a loader
+#endif
+
 /// Awaits what the loader returns and ends the call with it.
 template <class Key, class Value, class Load>
 driver drive(leader<Value> lead, const Key& key, Load load) {
@@ -141,6 +146,10 @@ driver drive(leader<Value> lead, const Key& key, Load load) {
   }
   if (failed != nullptr) std::move(lead).set_exception(std::move(failed));
 }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 /// Calls the loader of a call that has begun.
 template <class Key, class Value, class Load>

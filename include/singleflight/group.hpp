@@ -104,6 +104,21 @@ struct async_access;
 ///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
 ///       of its key does and nothing else, unless its loader takes a stop token or runs on an
 ///       executor. Followers share one value; it is copied only for a caller that takes it by value.
+///   11. **One call for all kinds.** Threads, stoppable threads, futures, coroutines, callbacks and Asio
+///       handlers lead and follow one call of one key, and share its value or its exception object.
+///   12. **The call owns its work**, where an asynchronous caller began it: that caller is one of those
+///       that wait, and may leave, be destroyed, or never be resumed, as any other.
+///   13. **Callers are resumed where they said.** Those with an executor by a task that it is given,
+///       never inside the function that made them enter; those with `resume_inline` by the thread that
+///       ends the call, after the threads were woken and the tasks were posted. Many of them, and many
+///       calls that end each other, take a bounded stack.
+///   14. **Resumed or left.** An asynchronous caller is resumed once, or it has left: never both and
+///       never neither, whichever of the end of the call, its stop request and its destruction comes
+///       first. A caller that is resumed may stop, destroy or resume any other.
+///   15. **No destructor waits for asynchronous calls.** They keep alive what they need of the group;
+///       `drained` waits for them.
+///   16. **Circles through asynchronous calls are refused**, where the loaders say by
+///       `async_options::inside` which call they ask for.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
