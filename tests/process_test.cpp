@@ -20,6 +20,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(SINGLEFLIGHT_TESTS_COVERAGE)
+#include <gcov.h>
+#endif
+
 #include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
@@ -48,6 +52,9 @@ pid_t fork_process() {
 
 [[noreturn]] void end_child() {
   std::fflush(nullptr);
+#if defined(SINGLEFLIGHT_TESTS_COVERAGE)
+  __gcov_dump();  // which _exit leaves out
+#endif
   _exit(testing::Test::HasFailure() ? 1 : 0);
 }
 
