@@ -232,9 +232,12 @@ class alignas(64) call_map {
     --stats_.in_flight;
     if (!c.shared) return;
     stats_.waiting -= c.shared->waiters;
-    if (handle_type* handle = c.shared->handle.get()) handle->running = nullptr;
+    handle_type* const handle = c.shared->handle.get();
+    if (handle != nullptr) handle->running = nullptr;
 #if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
     if (std::exchange(c.shared->handed_out, false)) c.shared->promise.set_exception(why);
+    // For the caller whose executor forks. Made anew: a thread that is gone may hold its mutex.
+    if (handle != nullptr && handle->stoppable) handle->stoppable.emplace().publish();
 #endif
   }
 
