@@ -49,10 +49,14 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&](const auto& key) {  // 1,000 threads miss together: one query
+///       // 1,000 threads miss together: one query
+///       return flights.do_call(id, [&](const auto& key, const singleflight::call_context& call) {
 ///         if (auto hit = cache.find(key)) return *hit;
 ///         auto row = db.load_template(key);
-///         cache.put(key, row, 30s);
+///         if (!call.forgotten()) {  // by a writer, who stores, forgets and then erases
+///           cache.put(key, row, 30s);
+///           if (call.forgotten()) cache.erase(key);
+///         }
 ///         return row;
 ///       });
 ///     }
