@@ -101,6 +101,14 @@ class waiter {
     return std::nullopt;
   }
 
+  /// Lets the caller that has joined a call run user code before it waits.
+  void not_yet() noexcept { edge_.disconnect(); }
+
+  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being ended.
+  void abandon(shard& home) {
+    if (ticket_.handle != nullptr) take_leave(home, reason::leader_exited);  // not counted
+  }
+
   /// Has the caller wait for a call that it is about to begin on an executor.
   /// Throws: `std::bad_alloc`, and then the call must not begin.
   void attend(shard& home, call_type& own) SINGLEFLIGHT_REQUIRES(home.mutex) {
@@ -167,7 +175,7 @@ class waiter {
       return true;
     } catch (...) {  // forced unwinding: this thread is cancelled while it waits
       edge_.disconnect();
-      if (ticket_.handle != nullptr) take_leave(home, reason::leader_exited);  // not counted
+      abandon(home);
       throw;
     }
   }
