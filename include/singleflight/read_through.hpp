@@ -19,7 +19,7 @@
 #include "detail/config.hpp"
 #include "detail/loader.hpp"
 #include "detail/random.hpp"
-#include "detail/stop.hpp"
+#include "detail/saturating_time.hpp"
 #include "detail/traits.hpp"
 #include "group.hpp"
 #include "keep.hpp"
@@ -41,17 +41,17 @@ struct cache_entry {
 /// How long `read_through` keeps what it has loaded.
 struct read_options {
   /// How long a value is fresh, unless its loader says otherwise. Zero or less: it is not kept.
-  std::chrono::nanoseconds lifetime = std::chrono::seconds(30);
+  detail::saturating_duration lifetime = std::chrono::seconds(30);
   /// The same for the answer that there is none.
-  std::chrono::nanoseconds absent_lifetime = std::chrono::seconds(5);
+  detail::saturating_duration absent_lifetime = std::chrono::seconds(5);
   /// By what part of itself a lifetime is changed at random, up or down, so that entries that were
   /// made together do not expire together. 0 to less than 1.
   double jitter = 0.1;
   /// How long an entry that is no longer fresh may be served in place of a load: one that fails, or
   /// one that runs on the executor.
-  std::chrono::nanoseconds stale = std::chrono::nanoseconds(0);
+  detail::saturating_duration stale = std::chrono::seconds(0);
   /// After a load has failed, how long such an entry is served without another load.
-  std::chrono::nanoseconds retry_after = std::chrono::seconds(1);
+  detail::saturating_duration retry_after = std::chrono::seconds(1);
 };
 
 /// What a `read_through` has done since it was made. Each `get` is a hit, a stale hit or a miss.
@@ -60,11 +60,11 @@ struct read_stats {
   std::uint64_t stale_hits = 0;        ///< Was served an entry that is not fresh any more.
   std::uint64_t misses = 0;            ///< Had to wait for a load, or for that of another.
   std::uint64_t second_look_hits = 0;  ///< Calls that found an entry which was not there before.
-  std::uint64_t loads = 0;             ///< Loaders that were run, to refresh an entry or because of a miss.
-  std::uint64_t failed_loads = 0;      ///< Of those: threw.
-  std::uint64_t not_put = 0;           ///< Values that were not put, for their keys were forgotten.
-  std::uint64_t undone = 0;            ///< Values that were put and erased, for the same reason.
-  std::uint64_t cache_errors = 0;      ///< Exceptions of the cache that no caller has seen.
+  std::uint64_t loads = 0;  ///< Loaders that were run, to refresh an entry or because of a miss.
+  std::uint64_t failed_loads = 0;  ///< Of those: threw.
+  std::uint64_t not_put = 0;       ///< Values that were not put, for their keys were forgotten.
+  std::uint64_t undone = 0;        ///< Values that were put and erased, for the same reason.
+  std::uint64_t cache_errors = 0;  ///< Exceptions of the cache that no caller has seen.
 };
 
 /// In place of an executor: entries are not refreshed before they are needed.
@@ -162,8 +162,8 @@ class read_through {
       }
     }
     try {
-      auto loaded = flights_.do_call(
-          key, options, [&](const Key& own, const call_context& call) -> entry {
+      auto loaded =
+          flights_.do_call(key, options, [&](const Key& own, const call_context& call) -> entry {
             return fill(own, call, cache_answers, std::forward<Fn>(load));
           });
       count(misses_);
@@ -196,21 +196,22 @@ class read_through {
   /// Runs `store`, which writes, and invalidates the key, also if `store` throws: it may have written.
   /// Returns: what `store` returns. Throws: what `store` throws; else as `invalidate`.
   template <class Fn>
-  decltype(auto) write(const Key& key, Fn&& store) {
-    if constexpr (std::is_void_v<std::invoke_result_t<Fn>>) {
+  std::invoke_result_t<Fn> write(const Key& key, Fn&& store) {
+    using stored = std::invoke_result_t<Fn>;
+    if constexpr (std::is_void_v<stored>) {
       store_or_invalidate(key, std::forward<Fn>(store));
       invalidate(key);
     } else {
-      decltype(auto) stored = store_or_invalidate(key, std::forward<Fn>(store));
+      stored result = store_or_invalidate(key, std::forward<Fn>(store));
       invalidate(key);
-      return static_cast<std::invoke_result_t<Fn>>(stored);
+      return static_cast<stored&&>(result);
     }
   }
 
   /// Returns: the counters, each read at some time during the call.
   [[nodiscard]] read_stats stats() const noexcept {
-    return {hits_, stale_hits_, misses_, second_look_hits_, loads_,
-            failed_loads_, not_put_, undone_, cache_errors_};
+    return {hits_,         stale_hits_, misses_, second_look_hits_, loads_,
+            failed_loads_, not_put_,    undone_, cache_errors_};
   }
 
   /// Returns: the group by which callers share a load, for its `stats` and `in_flight`. Not to call.
@@ -218,6 +219,8 @@ class read_through {
 
  private:
   using counter = std::atomic<std::uint64_t>;
+  using time_point = typename Clock::time_point;
+  using duration = std::chrono::steady_clock::duration;
   static constexpr bool refreshes = !std::same_as<Executor, no_refresh>;
 
   static void count(counter& c) noexcept { c.fetch_add(1, std::memory_order_relaxed); }
@@ -237,8 +240,8 @@ class read_through {
     count(loads_);
     try {
       const auto context = [&call]() -> const call_context& { return call; };
-      auto [made, kept] = made_of(began, detail::invoke_loader<Key>(std::forward<Fn>(load), key,
-                                                                    stop_source_of<Fn>(call), context));
+      auto [made, kept] = made_of(
+          began, detail::invoke_loader(std::forward<Fn>(load), key, stop_of{call}, context));
       if (cache_answers && kept) put(key, made, call);
       return std::move(made);
     } catch (...) {
@@ -252,12 +255,12 @@ class read_through {
   template <class Fn>
   void begin_refresh(const Key& key, Fn&& load) {
     try {
-      std::ignore = flights_.do_async(
-          key, refresh_,
-          [this, load = std::decay_t<Fn>(std::forward<Fn>(load))](
-              const Key& own, const call_context& call) mutable -> entry {
-            return fill(own, call, true, load);
-          });
+      std::ignore =
+          flights_.do_async(key, refresh_,
+                            [this, load = std::decay_t<Fn>(std::forward<Fn>(load))](
+                                const Key& own, const call_context& call) mutable -> entry {
+                              return fill(own, call, true, load);
+                            });
     } catch (...) {  // another time
       if (std::current_exception() == nullptr) throw;
     }
@@ -326,56 +329,44 @@ class read_through {
     bool kept;
   };
 
-  [[nodiscard]] made_entry made_of(typename Clock::time_point began,
-                                   std::optional<Value>&& value) const {
+  [[nodiscard]] made_entry made_of(time_point began, std::optional<Value>&& value) const {
     const auto lifetime = value ? options_.lifetime : options_.absent_lifetime;
     return made_for(began, std::move(value), lifetime);
   }
 
   template <class Kept>
-  [[nodiscard]] made_entry made_of(typename Clock::time_point began, keep<Kept>&& kept) const {
+  [[nodiscard]] made_entry made_of(time_point began, keep<Kept>&& kept) const {
     return made_for(began, std::move(kept.value), kept.lifetime);
   }
 
-  [[nodiscard]] made_entry made_for(typename Clock::time_point began, std::optional<Value>&& value,
-                                    std::chrono::nanoseconds lifetime) const {
+  [[nodiscard]] made_entry made_for(time_point began, std::optional<Value>&& value,
+                                    detail::saturating_duration lifetime) const {
     const auto fresh = later(began, jittered(lifetime));
-    return {{std::move(value), fresh, later(fresh, options_.stale)},
-            lifetime > std::chrono::nanoseconds(0)};
+    return {{std::move(value), fresh, later(fresh, options_.stale)}, lifetime > duration::zero()};
   }
 
-  [[nodiscard]] std::chrono::nanoseconds jittered(std::chrono::nanoseconds lifetime) const {
+  [[nodiscard]] duration jittered(duration lifetime) const {
     if (options_.jitter == 0) return lifetime;
     const double factor = detail::random_between(1 - options_.jitter, 1 + options_.jitter);
-    const double changed = static_cast<double>(lifetime.count()) * factor;
-    constexpr auto most = static_cast<double>((std::chrono::nanoseconds::max)().count());
-    return changed < most ? std::chrono::nanoseconds(static_cast<std::int64_t>(changed)) : lifetime;
+    return detail::saturate(std::chrono::duration<double, duration::period>(lifetime) * factor);
   }
 
   /// Returns: the time after that duration; the end of time if the clock cannot hold it.
-  [[nodiscard]] static typename Clock::time_point later(typename Clock::time_point time,
-                                                        std::chrono::nanoseconds duration) {
-    const auto in_ticks = std::chrono::duration_cast<typename Clock::duration>(duration);
-    constexpr auto end = (Clock::time_point::max)();
+  [[nodiscard]] static time_point later(time_point time, duration d) {
+    const auto in_ticks = std::chrono::duration_cast<typename Clock::duration>(d);
+    constexpr auto end = (time_point::max)();
     return in_ticks > Clock::duration::zero() && time > end - in_ticks ? end : time + in_ticks;
   }
 
   // --- Checks ------------------------------------------------------------------------------------
 
-  /// The token that a loader takes as such, rather than by the context.
-  template <class Fn>
-  [[nodiscard]] static auto stop_source_of([[maybe_unused]] const call_context& call) {
+  /// Gives the token to a loader that takes it as such.
+  struct stop_of {
+    const call_context& call;
 #if defined(__cpp_lib_jthread)
-    struct token_of_call {
-      std::stop_token token;
-      [[nodiscard]] std::stop_token get_token() const { return token; }
-    };
-    if constexpr (detail::takes_stop_token<Fn, Key>) return token_of_call{call.stop_token()};
-    else return token_of_call{};
-#else
-    return detail::no_stop_source();
+    [[nodiscard]] std::stop_token get_token() const { return call.stop_token(); }
 #endif
-  }
+  };
 
   template <class Fn>
   static constexpr void check_loader() {

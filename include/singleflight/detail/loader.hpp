@@ -79,9 +79,9 @@ template <class Fn, class Key>
 
 /// Invokes the loader. Key and stop source are the call's own; `context` is invocable and gives the
 /// context of the call.
-template <class Key, class Fn, class Context>
+template <class Key, class Fn, class Source, class Context>
 decltype(auto) invoke_loader(Fn&& fn, [[maybe_unused]] const Key& key,
-                             [[maybe_unused]] const stop_source& stop,
+                             [[maybe_unused]] const Source& stop,
                              [[maybe_unused]] const Context& context) {
   constexpr loader_form form = form_of<Fn, Key>;
   using invoked = invoked_loader<Fn, Key>;
