@@ -107,21 +107,9 @@ using awaited = decltype(detail::awaiter_of(std::declval<T>()).await_resume());
 
 // --- Starting the loader ---------------------------------------------------------------------------
 
-template <class Key, class Fn>
-decltype(auto) invoke_async_loader(Fn&& fn, const Key& key,
-                                   [[maybe_unused]] const call_context& context) {
-#if defined(__cpp_lib_jthread)
-  const auto token = [&] { return context.stop_token(); };
-#else
-  const auto token = [] {};
-#endif
-  return detail::invoke_loader(std::forward<Fn>(fn), key, token,
-                               [&]() -> const call_context& { return context; });
-}
-
 template <class Fn, class Key>
-using returned = decltype(detail::invoke_async_loader(
-    std::declval<Fn>(), std::declval<const Key&>(), std::declval<const call_context&>()));
+using returned = decltype(detail::invoke_loader_in(std::declval<Fn>(), std::declval<const Key&>(),
+                                                   std::declval<const call_context&>()));
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -133,7 +121,7 @@ template <class Key, class Value, class Load>
 driver drive(leader<Value> lead, const Key& key, Load load) {
   std::exception_ptr failed;
   try {
-    auto&& loading = detail::invoke_async_loader(std::move(load), key, lead.context());
+    auto&& loading = detail::invoke_loader_in(std::move(load), key, lead.context());
     if constexpr (std::is_void_v<Value>) {
       co_await std::forward<decltype(loading)>(loading);
       std::move(lead).set_value();
@@ -158,11 +146,11 @@ void start_loader(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& l
   if constexpr (std::is_convertible_v<loaded_type, Value> || std::is_void_v<loaded_type>) {
     detail::start(begun, [&] {
       if constexpr (std::is_void_v<Value>) {
-        detail::invoke_async_loader(std::forward<Load>(load), begun->get().key, begun->context());
+        detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
         begun->end_with({});
       } else {
-        loaded<Value> value = detail::invoke_async_loader(std::forward<Load>(load),
-                                                          begun->get().key, begun->context());
+        loaded<Value> value =
+            detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
         begun->end_with(std::move(value));
       }
     });

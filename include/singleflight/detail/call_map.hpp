@@ -182,8 +182,13 @@ class alignas(64) call_map {
   /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves the
   /// newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.listed()) unlist(c);
     key_buffer_.keep(c.key);
+    end_and_leave_key(c);
+  }
+
+  /// As `end`, for a call whose key is looked at afterwards.
+  void end_and_leave_key(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (c.listed()) unlist(c);
     c.ended = true;
     --stats_.in_flight;
     if (!c.shared) return;
