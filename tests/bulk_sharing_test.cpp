@@ -594,9 +594,10 @@ TEST(BulkLeaving, ByTheEndOfItsThreadTakesItOutOfAllAccounts) {
   EXPECT_EQ(flights.stats().in_flight, 2U);
   EXPECT_EQ(flights.stats().failed, 1U);
   std::promise<pthread_t> id;
+  std::stop_source stop;  // so that it waits in a condition variable, where a thread can be cancelled
   std::thread cancelled([&] {
     id.set_value(pthread_self());
-    std::ignore = flights.do_many({1, 2}, {.call = {.timeout = 1h}}, tenfold);
+    std::ignore = flights.do_many({1, 2}, {.call = {.stop = stop.get_token()}}, tenfold);
   });
   support::await_followers(flights, 2);
   pthread_cancel(id.get_future().get());

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -99,6 +100,12 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   /// Throws: `std::bad_alloc`.
   led_batch(bulk_keys<Key, Value>& all, answers& to, std::size_t most)
       : all_(all), answers_(to), in_order_(std::make_unique_for_overwrite<key_type*[]>(most)) {}
+
+  led_batch(const led_batch&) = delete;
+  led_batch& operator=(const led_batch&) = delete;
+  ~led_batch() {
+    if (node_ != nullptr) the_wait_graph().end(*node_);
+  }
 
   [[nodiscard]] std::size_t size() const noexcept { return by_shard_.size(); }
   void clear() noexcept {
@@ -207,9 +214,19 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     return std::any_of(all.begin(), all.end(), [this](const key_type* k) { return forgotten(*k); });
   }
 
+  /// All calls of the batch are one node: one thread leads them.
+  [[nodiscard]] std::shared_ptr<wait_node> get_node() const override {
+    const std::lock_guard guard(making_);
+    if (node_ == nullptr) {
+      node_ = std::make_shared<wait_node>();
+      node_->leader = leader_;
+    }
+    return node_;
+  }
+
 #if defined(__cpp_lib_jthread)
   [[nodiscard]] std::stop_token get_stop_token() const override {
-    const std::lock_guard guard(making_stop_);
+    const std::lock_guard guard(making_);
     if (stop_ == nullptr) {
       stop_ = std::make_unique<batch_stop<Key, Value>>(keys());
       shown_stop_.store(stop_.get());
@@ -313,9 +330,11 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   key_list<Key, Value> by_shard_;
   const std::unique_ptr<key_type*[]> in_order_;  // of their first mention; made by `sort`
   finder find_{};
+  const std::thread::id leader_ = std::this_thread::get_id();
+  mutable std::mutex making_;
+  mutable std::shared_ptr<wait_node> node_;  // guarded by making_
 #if defined(__cpp_lib_jthread)
-  mutable std::mutex making_stop_;
-  mutable std::unique_ptr<batch_stop<Key, Value>> stop_;  // guarded by making_stop_
+  mutable std::unique_ptr<batch_stop<Key, Value>> stop_;  // guarded by making_
   mutable std::atomic<batch_stop<Key, Value>*> shown_stop_ = nullptr;
 #endif
 };
