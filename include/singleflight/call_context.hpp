@@ -51,6 +51,7 @@ class call_context {
   [[nodiscard]] virtual std::stop_token get_stop_token() const = 0;
 #endif
   [[nodiscard]] virtual bool was_forgotten() const noexcept = 0;
+  [[nodiscard]] virtual std::shared_ptr<detail::wait_node> get_node() const = 0;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

@@ -40,8 +40,10 @@ enum class reason {
   circle,         // its wait would never end
   full,           // the call has as many followers as it may have
   newer_call,     // it goes on to a newer call; the one reason that no caller is told
+  caller_gone,    // it was destroyed while it waited, or its thread was cancelled: is told nothing
   leader_exited,  // the leader's thread ended inside the loader
   task_dropped,   // the executor dropped the loader
+  leader_gone,    // its `leader` was destroyed
   nobody_waits,   // all callers had left before the loader could begin
   no_value,       // the bulk loader did not settle its key
   lost_in_fork,   // another thread led it when this process was forked
@@ -70,6 +72,9 @@ struct explanation {
     case reason::task_dropped:
       return {std::errc::owner_dead,
               "singleflight: the executor dropped the loader without running it"};
+    case reason::leader_gone:
+      return {std::errc::owner_dead,
+              "singleflight: the call's leader was destroyed before it ended the call"};
     case reason::nobody_waits:
       return {std::errc::operation_canceled,
               "singleflight: all callers left before the loader began"};
@@ -80,6 +85,7 @@ struct explanation {
       return {std::errc::owner_dead,
               "singleflight: the call was in flight in the parent process, whose threads a forked "
               "child lacks"};
+    case reason::caller_gone:
     case reason::leader_exited:
     case reason::newer_call:
       break;
@@ -99,6 +105,13 @@ struct explanation {
   } catch (...) {
     return std::current_exception();
   }
+}
+
+/// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and has
+/// no exception_ptr.
+[[nodiscard]] inline std::exception_ptr current_failure() noexcept {
+  if (std::exception_ptr thrown = std::current_exception()) return thrown;
+  return make_call_error(reason::leader_exited);
 }
 
 }  // namespace detail

@@ -16,29 +16,37 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "async_options.hpp"
 #include "batch.hpp"
 #include "call_context.hpp"
 #include "call_error.hpp"
 #include "detail/assert.hpp"
+#include "detail/async_wait.hpp"
 #include "detail/bulk.hpp"
 #include "detail/bulk_loader.hpp"
 #include "detail/call.hpp"
 #include "detail/call_map.hpp"
+#include "detail/callback_wait.hpp"
 #include "detail/config.hpp"
 #include "detail/executor_call.hpp"
-#include "detail/executor_calls.hpp"
 #include "detail/exit.hpp"
 #include "detail/follow.hpp"
 #include "detail/key.hpp"
 #include "detail/lead.hpp"
 #include "detail/loader.hpp"
 #include "detail/mutex.hpp"
+#include "detail/owned_call.hpp"
+#include "detail/owned_calls.hpp"
 #include "detail/saturating_time.hpp"
 #include "detail/shards.hpp"
+#include "detail/stoppable_wait.hpp"
 #include "detail/traits.hpp"
 #include "detail/wait_graph.hpp"
+#include "detail/waiter_list.hpp"
+#include "leader.hpp"
 #include "options.hpp"
 #include "outcome.hpp"
 #include "result.hpp"
@@ -46,6 +54,13 @@
 #include "version.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI {
+
+namespace detail {
+/// What coroutines need, of coroutine.hpp.
+template <class Group>
+struct include_singleflight_coroutine_hpp;
+struct async_access;
+}  // namespace detail
 
 /// Coalesces identical requests that are made at the same time: of all the callers that ask for one
 /// key, one runs its loader and the others get what it returns.
@@ -118,6 +133,11 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// are in flight in it than ever before.
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
 class group {
+ public:
+  using key_type = Key;
+  using value_type = Value;
+
+ private:
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,
                 "singleflight: Key must be an object type, without const and without &");
   static_assert(!detail::is_view<Key>,
@@ -167,11 +187,11 @@ class group {
   /// blocks without end. Where `std::exit` destroys the group, calls that are queued fail with
   /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor.
   ~group() {
-    detail::executor_calls& on_executors = shards_.on_executors();
+    detail::owned_calls& owned = shards_.owned();
     const bool none_left =
-        on_executors.empty() ||
-        (detail::is_in_exit() ? on_executors.end_at_exit() : on_executors.wait());
-    if (none_left && stats().in_flight == 0) return;
+        owned.empty() || (detail::is_in_exit() ? owned.end_at_exit() : owned.wait());
+    const std::size_t asynchronous = owned.asynchronous();  // first: they end meanwhile
+    if (none_left && stats().in_flight <= asynchronous) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
@@ -236,8 +256,8 @@ class group {
   /// Until the executor returns, its thread counts as the call's leader.
   ///
   /// Throws: as `do_call`. What copying `fn` throws fails the call, for everybody.
-  /// Complexity: as `do_call`; to begin a call takes two allocations more than its promise, and eight
-  ///   locks, four of them of the shard.
+  /// Complexity: as `do_call`; to begin a call takes one allocation more than its promise, and at most
+  ///   eight locks, four of them of the shard.
   /// Lifetime: the call owns its loader, a copy of `fn` (or `fn`, moved), and destroys it when it
   ///   ends, which the group's destructor waits for. So the loader must not own the group. Arguments
   ///   are evaluated in no order: a loader that captures the key by `std::move` in the same
@@ -305,6 +325,110 @@ class group {
     return do_many(std::forward<Keys>(keys), bulk_options{}, std::forward<Fn>(fn));
   }
 
+  // --- Callers that are not threads ----------------------------------------------------------------
+  // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
+  // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
+  // caller that began it is one of those that wait for it.
+
+  /// Makes the caller follow the listed call of `key`, or begin one, and returns without waiting.
+  ///
+  /// Effects: if no call for `key` is listed, lists one and calls `start(leader<Value>)` on this
+  ///   thread, outside all locks: whatever becomes of the leader ends the call. If `start` throws, the
+  ///   call fails with that exception. When the call has ended, or this caller has left it, `on` runs
+  ///   `done(outcome<Value>)`, once: with the result, or with what `do_call` would throw.
+  /// `on` is an executor as in `do_call_on`, and `done` runs in the task that it is given, never in
+  ///   here; or it is `resume_inline`: then `done` runs on the thread that ends the call or requests the
+  ///   stop, which may be this one, in here. `done` must not throw. If the executor throws, `done` runs
+  ///   where the executor was called; if it drops the task, `done` is destroyed without being called.
+  /// Throws: what hash, equality, key copy and allocations throw; then `done` is not called.
+  ///   `std::invalid_argument` for `attempts == 0`.
+  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, six, four of them
+  ///   of the shard. One allocation for the caller and one for a call that it begins.
+  /// Lifetime: the call keeps alive what it needs of the group, which may be destroyed before it has
+  ///   ended: see `drained`.
+  template <class K = Key, class On, class Start, class Done>
+  void async_call(K&& key, On&& on, const async_options& options, Start&& start, Done&& done) {
+    check_resumption<On>();
+    static_assert(std::is_invocable_v<std::decay_t<Start>, leader<Value>>,
+                  "singleflight: start must be callable with a leader<Value>");
+    static_assert(std::is_invocable_v<std::decay_t<Done>, outcome<Value>>,
+                  "singleflight: done must be callable with an outcome<Value>");
+    using wait =
+        detail::callback_wait<group, std::decay_t<On>, std::decay_t<Start>, std::decay_t<Done>>;
+    check(options);
+    wait::enter(std::make_shared<wait>(*this, Key(lookup_key(std::forward<K>(key))),
+                                       std::forward<On>(on), options, std::forward<Start>(start),
+                                       std::forward<Done>(done)));
+  }
+
+  /// As `do_call`, for a coroutine: `co_await flights.co_call(key, on, load)` gives a
+  /// `result<Value>`, or throws as `do_call` does. Needs <singleflight/coroutine.hpp>, which says the
+  /// rest. Nothing happens before it is awaited.
+  template <class K = Key, class On, class Load>
+  [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
+    check_resumption<On>();
+    check(options);
+    return detail::include_singleflight_coroutine_hpp<group>::template call<On, Load>(
+        *this, Key(lookup_key(std::forward<K>(key))), std::forward<On>(on), options,
+        std::forward<Load>(load));
+  }
+
+  /// As above, with no options.
+  template <class K = Key, class On, class Load>
+  [[nodiscard]] auto co_call(K&& key, On&& on, Load&& load) {
+    return co_call(std::forward<K>(key), std::forward<On>(on), async_options{},
+                   std::forward<Load>(load));
+  }
+
+  /// Refused: a coroutine says where it is resumed.
+  template <class K = Key, class Load>
+  void co_call(K&&, Load&&) {
+    static_assert(
+        detail::always_false<Load>,
+        "singleflight: say where the coroutine is resumed: co_call(key, on, load), where on "
+        "is an executor or singleflight::resume_inline");
+  }
+  /// Refused: nothing here could keep a deadline. (A template, so that `{.attempts = 2}` is none.)
+  template <class K = Key, class On, std::same_as<call_options> Options, class Load>
+  void co_call(K&&, On&&, const Options&, Load&&) {
+    static_assert(
+        detail::always_false<Load>,
+        "singleflight: a coroutine takes async_options, which have no deadline, since the "
+        "library has no timer: request a stop by a timer of yours, or use async_call of "
+        "<singleflight/asio.hpp> or <singleflight/boost_asio.hpp>, which have one");
+  }
+
+  /// Follows the listed call of `key` and waits for it, as `do_call` does, or begins one and returns
+  /// at once.
+  /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any thread.
+  ///   While it is in flight, this caller counts as interested.
+  /// Throws: as `do_call`. The options are those of a wait: a caller that leads has none of them.
+  /// Complexity: as `do_call`; to begin a call takes an allocation, and six locks, four of them of the
+  ///   shard.
+  template <class K = Key>
+  [[nodiscard]] std::variant<result<Value>, leader<Value>> lead_or_follow(
+      K&& key, const call_options& options = {}) {
+    return enter_or_lead(lookup_key(std::forward<K>(key)), limits_of(options));
+  }
+
+  /// Returns: an awaitable that is ready at an instant when no asynchronous call is in flight. Needs
+  ///   <singleflight/coroutine.hpp>. Its coroutine is resumed inline by the thread that has ended the
+  ///   last of them, after all others that waited for it, and may destroy the group.
+  [[nodiscard]] auto drained() {
+    return detail::include_singleflight_coroutine_hpp<group>::drained(shards_.owned());
+  }
+
+  /// Waits until no asynchronous call is in flight.
+  /// Blocks: without end if it is called where such a call is to be ended. Throws: `std::bad_alloc`.
+  void wait_drained() {
+    const std::shared_ptr<detail::waiter_list> last = shards_.owned().until_drained();
+    if (last == nullptr) return;
+    detail::thread_waiter me(*last);
+    static_cast<void>(me.wait_until((clock::time_point::max)()));
+  }
+
+  // --- Both ----------------------------------------------------------------------------------------
+
   /// Unlists the call for `key`, so that the next caller starts a new one: for a writer that wants
   /// no later reader to get what was read before its write. The call goes on, and those who have
   /// joined it get its result.
@@ -350,11 +474,14 @@ class group {
   template <class, class, class>
   friend class detail::bulk;
 
+  friend struct detail::async_access;
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
   using waiter = detail::waiter<Key, Value>;
   using limits = detail::wait_limits;
   using entry = detail::entry;
+  using owned_call = detail::owned_call<Key, Value>;
+  using async_wait = detail::async_wait<Key, Value>;
   using clock = std::chrono::steady_clock;
   template <class Fn>
   using executor_call_ptr = detail::executor_call_ptr<Key, Value, Fn>;
@@ -413,10 +540,9 @@ class group {
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
-        detail::make_executor_call(started, home, shards_.on_executors(), hash,
-                                   std::forward<K>(key));
-        wait.attend(home, started->get());
-        started->begin();
+        detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
+        wait.attend(home, started);
+        started->begin(started);
         begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -438,9 +564,9 @@ class group {
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key);
     if (running == nullptr || must_run_alone(*running)) {
-      detail::make_executor_call(started, home, shards_.on_executors(), hash, std::forward<K>(key));
-      std::shared_future<Value> future = started->get().shared->future;
-      started->begin();
+      detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
+      std::shared_future<Value> future = started->prepare_future(started, {}).future;
+      started->begin(started);
       begin(home, started->get(), running, me);
       lock.unlock();
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -457,6 +583,71 @@ class group {
     return future;
   }
 
+  /// Follows a call, or begins one that somebody else is to end.
+  template <class K>
+  std::variant<result<Value>, leader<Value>> enter_or_lead(K&& key, const limits& given) {
+    const auto [home, hash] = shards_.locate(hash_(key));
+    for (entry me;;) {
+      detail::refuse_if_late(home, given, me);
+      std::shared_ptr<owned_call> begun;  // before the lock: it owns a key
+      waiter wait(given);
+      detail::lock lock(home.mutex);
+      call* const running = joinable(home, hash, key);
+      if (running == nullptr || must_run_alone(*running)) {
+        begun = make_owned(home, hash, std::forward<K>(key));
+        begun->begin(begun);
+        begin(home, begun->get(), running, me);
+        lock.unlock();
+        begun->started();
+        return detail::leader_maker::make<Value>(std::move(begun));
+      }
+      const auto refusal = join(home, *running, wait, me);
+      lock.unlock();
+      if (refusal) detail::throw_call_error(*refusal);
+      if (auto answer = wait.wait(home, me)) return *std::move(answer);
+    }
+  }
+
+  /// Makes an asynchronous caller follow a call, or begin one.
+  /// Returns: what has become of it. If it has begun a call, `begun` is that.
+  template <class K>
+  detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
+    const auto [home, hash] = shards_.locate(hash_(key));
+    const detail::lock lock(home.mutex);
+    std::optional<detail::reason> refusal;
+    if (wait.was_stopped()) {  // before anything that others could notice
+      wait.me.count(home, &group_stats::rejected);
+      home.count(&group_stats::cancelled);
+      wait.refuse(detail::reason::stop);
+      return detail::entered::ready;
+    }
+    call* const running = joinable(home, hash, key, wait.inside());
+    if (running == nullptr || must_run_alone(*running, wait.inside())) {
+      begun = make_owned(home, hash, std::forward<K>(key));
+      refusal = wait.attend(home, begun);
+      if (!refusal) {
+        begun->begin(begun);
+        begin(home, begun->get(), running, wait.me);
+        return detail::entered::begun;
+      }
+    } else {
+      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive());
+    }
+    wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
+    if (!refusal) return detail::entered::waits;
+    if (*refusal == detail::reason::stop) home.count(&group_stats::cancelled);
+    wait.refuse(*refusal);
+    return detail::entered::ready;
+  }
+
+  template <class K>
+  [[nodiscard]] std::shared_ptr<owned_call> make_owned(shard& home, std::uint64_t hash, K&& key)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    return std::make_shared<owned_call>(home, shards_.owned(), hash,
+                                        home.make_key(std::forward<K>(key)),
+                                        detail::no_stop_source(), false, shards_.alive());
+  }
+
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
   /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
   template <class K>
@@ -470,11 +661,24 @@ class group {
     return nullptr;
   }
 
-  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it:
-  /// see `joinable`.
-  [[nodiscard]] bool must_run_alone(const call& running) const noexcept {
+  /// As above, for a caller inside another call, or in none: nor if the call waits for that one.
+  template <class K>
+  call* joinable(shard& home, std::uint64_t hash, const K& key, const detail::wait_node* inside)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (inside != nullptr && ages()) {
+      call* const running = home.find(hash, key, equal_);
+      if (running != nullptr && detail::waits_for(*running, *inside)) return running;
+    }
+    return joinable(home, hash, key);
+  }
+
+  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it, or
+  /// it waits for the call `inside`: see `joinable`.
+  [[nodiscard]] bool must_run_alone(const call& running,
+                                    const detail::wait_node* inside = nullptr) const noexcept {
     return options_.when_full == group_options::run_alone &&
-           running.followers() >= options_.max_waiters && !is_led_here(running);
+           running.followers() >= options_.max_waiters && !is_led_here(running) &&
+           !(inside != nullptr && detail::waits_for(running, *inside));
   }
 
   [[nodiscard]] static bool is_led_here(const call& running) noexcept {
@@ -555,8 +759,8 @@ class group {
                   "std::stop_token, a const call_context&, or the key and one of the last two");
     if constexpr (detail::is_loader<Fn, Key>) {
       using returned = decltype(detail::invoke_loader(
-          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::stop_source&>(),
-          std::declval<const call_context& (&)()>()));
+          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::token_function&>(),
+          std::declval<detail::context_function&>()));
       static_assert(std::is_convertible_v<returned, Value>,
                     "singleflight: what the loader returns must convert to the group's Value");
     }
@@ -581,6 +785,21 @@ class group {
         std::is_invocable_v<Executor, detail::executor_task<Key, Value, std::decay_t<Fn>>>,
         "singleflight: the executor must be callable with a function object: "
         "[&](auto task) { pool.post(std::move(task)); }");
+  }
+
+  template <class On>
+  static constexpr void check_resumption() {
+    static_assert(
+        std::same_as<std::decay_t<On>, resume_inline_t> ||
+            std::is_invocable_v<std::decay_t<On>&, detail::any_task>,
+        "singleflight: say where the caller is resumed: by an executor, which is callable "
+        "with a function object, or singleflight::resume_inline");
+  }
+
+  static void check(const async_options& options) {
+    if (options.attempts == 0) {
+      throw std::invalid_argument("singleflight: async_options::attempts must be at least 1");
+    }
   }
 
   [[nodiscard]] static limits limits_of(const call_options& options) {

@@ -240,8 +240,13 @@ class read_through {
     count(loads_);
     try {
       const auto context = [&call]() -> const call_context& { return call; };
-      auto [made, kept] = made_of(
-          began, detail::invoke_loader(std::forward<Fn>(load), key, stop_of{call}, context));
+#if defined(__cpp_lib_jthread)
+      const auto token = [&call] { return call.stop_token(); };
+#else
+      const auto token = [] {};
+#endif
+      auto [made, kept] =
+          made_of(began, detail::invoke_loader(std::forward<Fn>(load), key, token, context));
       if (cache_answers && kept) put(key, made, call);
       return std::move(made);
     } catch (...) {
@@ -359,14 +364,6 @@ class read_through {
   }
 
   // --- Checks ------------------------------------------------------------------------------------
-
-  /// Gives the token to a loader that takes it as such.
-  struct stop_of {
-    const call_context& call;
-#if defined(__cpp_lib_jthread)
-    [[nodiscard]] std::stop_token get_token() const { return call.stop_token(); }
-#endif
-  };
 
   template <class Fn>
   static constexpr void check_loader() {

@@ -2,6 +2,7 @@
 #ifndef SINGLEFLIGHT_DETAIL_CONTEXT_HPP
 #define SINGLEFLIGHT_DETAIL_CONTEXT_HPP
 
+#include <memory>
 #include <utility>
 
 #include "../call_context.hpp"
@@ -10,8 +11,16 @@
 #include "config.hpp"
 #include "mutex.hpp"
 #include "stop.hpp"
+#include "wait_graph.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
+
+struct context_access {
+  /// Returns: the call in the wait graph. Throws: `std::bad_alloc`.
+  [[nodiscard]] static std::shared_ptr<wait_node> node_of(const call_context& context) {
+    return context.get_node();
+  }
+};
 
 /// The context of a call that is in flight.
 template <class Key, class Value>
@@ -39,6 +48,12 @@ class context_of final : public call_context {
   [[nodiscard]] bool was_forgotten() const noexcept override {
     const lock guard(home_.mutex);
     return home_.forgets() != own_.forgets_before;
+  }
+
+  [[nodiscard]] std::shared_ptr<wait_node> get_node() const override {
+    const lock guard(home_.mutex);
+    const auto& handle = home_.make_handle(own_, {.an_edge = true});
+    return {handle, &handle->node};
   }
 
   call_map<Key, Value>& home_;

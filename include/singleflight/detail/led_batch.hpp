@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -116,6 +117,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   template <class Find, class Fn>
   void lead(const call_options& options, const Find& find, Fn& fn) {
     if (size() == 0) return;
+    const leadership whole(*this);
     sort();
     find_ = {&find,
              [](const void* how, const Key& key) { return (*static_cast<const Find*>(how))(key); }};
@@ -133,6 +135,21 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   }
 
  private:
+  /// From the loader to the end of the last call.
+  struct leadership {
+    led_batch& of;
+    explicit leadership(led_batch& b) noexcept : of(b) { of.leader_ = std::this_thread::get_id(); }
+    leadership(const leadership&) = delete;
+    leadership& operator=(const leadership&) = delete;
+    ~leadership() {
+      if (of.node_ != nullptr) the_wait_graph().end(*std::exchange(of.node_, nullptr));
+#if defined(__cpp_lib_jthread)
+      of.shown_stop_.store(nullptr);
+      of.stop_.reset();
+#endif
+    }
+  };
+
   struct withdrawal_of_all {
     key_type* first;
     void operator()() const noexcept {
@@ -209,7 +226,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
 
 #if defined(__cpp_lib_jthread)
   [[nodiscard]] std::stop_token get_stop_token() const override {
-    const std::lock_guard guard(making_stop_);
+    const std::lock_guard guard(making_);
     if (stop_ == nullptr) {
       stop_ = std::make_unique<batch_stop<Key, Value>>(keys());
       shown_stop_.store(stop_.get());
@@ -218,6 +235,16 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     return stop_->token();
   }
 #endif
+
+  /// One node for all of its calls, since one thread leads them.
+  [[nodiscard]] std::shared_ptr<wait_node> get_node() const override {
+    const std::lock_guard guard(making_);
+    if (node_ == nullptr) {
+      node_ = std::make_shared<wait_node>();
+      node_->leader = leader_;
+    }
+    return node_;
+  }
 
   // --- Ending the calls ----------------------------------------------------------------------------
 
@@ -285,7 +312,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     try {
       detail::publish(k.home, k.own, value);
       answers_[k.first] = outcome_maker::of(result_maker::of<Value>(
-          std::shared_future<Value>(k.own.shared->future), k.own.joined(), true));
+          std::shared_future<Value>(k.own.shared->channel->future), k.own.joined(), true));
     } catch (...) {  // the move threw, which has been counted
       answers_[k.first] = outcome_maker::failed<Value>(current_failure());
       if (std::current_exception() == nullptr) throw;
@@ -313,9 +340,11 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   key_list<Key, Value> by_shard_;
   const std::unique_ptr<key_type*[]> in_order_;  // of their first mention; made by `sort`
   finder find_{};
+  std::thread::id leader_;
+  mutable std::mutex making_;
+  mutable std::shared_ptr<wait_node> node_;  // guarded by making_
 #if defined(__cpp_lib_jthread)
-  mutable std::mutex making_stop_;
-  mutable std::unique_ptr<batch_stop<Key, Value>> stop_;  // guarded by making_stop_
+  mutable std::unique_ptr<batch_stop<Key, Value>> stop_;  // guarded by making_
   mutable std::atomic<batch_stop<Key, Value>*> shown_stop_ = nullptr;
 #endif
 };

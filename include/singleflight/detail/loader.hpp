@@ -77,11 +77,11 @@ template <class Fn, class Key>
   }
 }
 
-/// Invokes the loader. Key and stop source are the call's own; `context` is invocable and gives the
-/// context of the call.
-template <class Key, class Fn, class Source, class Context>
+/// Invokes the loader. The key is the call's own; `token` and `context` are invocable and give those
+/// of the call.
+template <class Key, class Fn, class Token, class Context>
 decltype(auto) invoke_loader(Fn&& fn, [[maybe_unused]] const Key& key,
-                             [[maybe_unused]] const Source& stop,
+                             [[maybe_unused]] const Token& token,
                              [[maybe_unused]] const Context& context) {
   constexpr loader_form form = form_of<Fn, Key>;
   using invoked = invoked_loader<Fn, Key>;
@@ -95,26 +95,34 @@ decltype(auto) invoke_loader(Fn&& fn, [[maybe_unused]] const Key& key,
     return static_cast<invoked>(fn)(key, context());
 #if defined(__cpp_lib_jthread)
   } else if constexpr (form == loader_form::stop_token) {
-    return static_cast<invoked>(fn)(stop.get_token());
+    return static_cast<invoked>(fn)(token());
   } else {
-    return static_cast<invoked>(fn)(key, stop.get_token());
+    return static_cast<invoked>(fn)(key, token());
 #endif
   }
 }
+
+/// What a loader of unknown form is asked with, in unevaluated operands.
+using context_function = const call_context&();
+#if defined(__cpp_lib_jthread)
+using token_function = std::stop_token();
+#else
+using token_function = void();
+#endif
 
 /// What a loader returns, as an object: `std::monostate` in place of `void`.
 template <class Value>
 using loaded = std::conditional_t<std::is_void_v<Value>, std::monostate, Value>;
 
 /// Returns: what the loader returns, converted implicitly, so that compilers warn of narrowing.
-template <class Value, class Key, class Fn, class Context>
-[[nodiscard]] loaded<Value> load(Fn&& fn, const Key& key, const stop_source& stop,
+template <class Value, class Key, class Fn, class Token, class Context>
+[[nodiscard]] loaded<Value> load(Fn&& fn, const Key& key, const Token& token,
                                  const Context& context) {
   if constexpr (std::is_void_v<Value>) {
-    detail::invoke_loader(std::forward<Fn>(fn), key, stop, context);
+    detail::invoke_loader(std::forward<Fn>(fn), key, token, context);
     return {};
   } else {
-    return detail::invoke_loader(std::forward<Fn>(fn), key, stop, context);
+    return detail::invoke_loader(std::forward<Fn>(fn), key, token, context);
   }
 }
 
