@@ -45,6 +45,7 @@ CIRCLES = {
 WORDS = {"true": "false", "false": "true", "notify_all": "notify_one"}
 SKIPPED = {"using", "typedef", "static_assert", "friend", "template", "SINGLEFLIGHT_ASSERT", "break",
            "continue", "public", "private", "protected", "constexpr", "constinit", "concept"}
+BEFORE_A_BODY = {"]", ")", "noexcept", "mutable", "const", "SINGLEFLIGHT_NOT_ANALYSED"}  # of a lambda
 OPEN, CLOSE = {"(": ")", "{": "}", "[": "]", "[[": "]]"}, {")", "}", "]", "]]"}
 
 
@@ -197,7 +198,7 @@ class Header:
         """The bodies of lambdas directly in [i, j), as (open, close)."""
         k = i
         while k < j:
-            if self.t(k) == "{" and self.t(k - 1) in ("]", ")", "noexcept", "mutable", "const"):
+            if self.t(k) == "{" and self.t(k - 1) in BEFORE_A_BODY:
                 yield k, self.match(k)
                 k = self.match(k)
             k += 1
@@ -207,7 +208,7 @@ class Header:
         while k < j:
             if self.t(k) == "[[" or (self.t(k) == "requires" and self.t(k + 1) == "("):
                 k = self.match(k if self.t(k) == "[[" else k + 1)
-            elif self.t(k) == "{" and self.t(k - 1) in ("]", ")", "noexcept", "mutable", "const"):
+            elif self.t(k) == "{" and self.t(k - 1) in BEFORE_A_BODY:
                 k = self.match(k)
             else:
                 yield k
