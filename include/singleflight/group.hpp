@@ -557,7 +557,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
         wait.attend(home, started);
-        started->begin(started);
+        started->begin(home, started);
         begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -581,7 +581,7 @@ class group {
     if (running == nullptr || must_run_alone(*running)) {
       detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
       std::shared_future<Value> future = started->prepare_future(started, {}).future;
-      started->begin(started);
+      started->begin(home, started);
       begin(home, started->get(), running, me);
       lock.unlock();
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -610,7 +610,7 @@ class group {
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
         begun = make_owned(home, hash, std::forward<K>(key));
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, me);
         lock.unlock();
         begun->started();
@@ -641,7 +641,7 @@ class group {
       begun = make_owned(home, hash, std::forward<K>(key));
       refusal = wait.attend(home, begun);
       if (!refusal) {
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, wait.me);
         return detail::entered::begun;
       }

@@ -214,7 +214,7 @@ class async_wait : public waiter_node {
   enum class phase : unsigned char { entering, starting, waiting, stopped };
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
-  [[nodiscard]] bool advance(phase from, phase to) noexcept {
+  [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
 #if defined(__cpp_lib_jthread)
     if (on_stop_) return phase_.compare_exchange_strong(from, to);
 #endif
