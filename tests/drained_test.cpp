@@ -227,17 +227,19 @@ TEST(GroupsDestructor, LeavesTheKeysOfItsCalls) {
   std::optional<singleflight::group<std::string, int>> flights(std::in_place);
   gate<int> opens;
   std::string said;
-  const frame waits = [](auto& g, gate<int>& until, std::string& out) -> frame {
+  const std::string long_key(100, 'k');
+  const frame waits = [](auto& g, gate<int>& until, const std::string& key,
+                         std::string& out) -> frame {
     auto load = [&until, &out](const std::string& k) -> lazy_task<int> {
       co_await until;
       out = k;
       co_return 1;
     };
-    std::ignore = co_await g.co_call(std::string(100, 'k'), resume_inline, load);
-  }(*flights, opens, said);
+    std::ignore = co_await g.co_call(key, resume_inline, load);
+  }(*flights, opens, long_key, said);
   flights.reset();
   opens.open(1);
-  EXPECT_EQ(said, std::string(100, 'k'));
+  EXPECT_EQ(said, long_key);
 }
 
 }  // namespace

@@ -144,9 +144,9 @@ class [[nodiscard]] eager_task {
         std::coroutine_handle<> await_suspend(
             std::coroutine_handle<promise_type> done) const noexcept {
           promise_type& p = done.promise();
-          void* const next = p.next.exchange(&p);
-          if (next == nullptr) return std::noop_coroutine();
-          return std::coroutine_handle<>::from_address(next);
+          void* const waiting = p.next.exchange(&p);
+          if (waiting == nullptr) return std::noop_coroutine();
+          return std::coroutine_handle<>::from_address(waiting);
         }
         void await_resume() const noexcept {}
       };

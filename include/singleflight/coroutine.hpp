@@ -107,21 +107,14 @@ using awaited = decltype(detail::awaiter_of(std::declval<T>()).await_resume());
 
 // --- Starting the loader ---------------------------------------------------------------------------
 
-template <class Key, class Fn>
-decltype(auto) invoke_async_loader(Fn&& fn, const Key& key,
-                                   [[maybe_unused]] const call_context& context) {
-#if defined(__cpp_lib_jthread)
-  const auto token = [&] { return context.stop_token(); };
-#else
-  const auto token = [] {};
-#endif
-  return detail::invoke_loader(std::forward<Fn>(fn), key, token,
-                               [&]() -> const call_context& { return context; });
-}
-
 template <class Fn, class Key>
-using returned = decltype(detail::invoke_async_loader(
-    std::declval<Fn>(), std::declval<const Key&>(), std::declval<const call_context&>()));
+using returned = decltype(detail::invoke_loader_in(std::declval<Fn>(), std::declval<const Key&>(),
+                                                   std::declval<const call_context&>()));
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsubobject-linkage"  // of a lambda in a header, as a loader
+#endif
 
 /// Awaits what the loader returns and ends the call with it.
 template <class Key, class Value, class Load>
@@ -130,11 +123,10 @@ driver drive(leader<Value> lead, const Key& key, Load load) {
   try {
     // In one expression: g++ 12 moves an awaiter that it has by &&, which need not be movable.
     if constexpr (std::is_void_v<Value>) {
-      co_await detail::invoke_async_loader(std::move(load), key, lead.context());
+      co_await detail::invoke_loader_in(std::move(load), key, lead.context());
       std::move(lead).set_value();
     } else {
-      loaded<Value> value =
-          co_await detail::invoke_async_loader(std::move(load), key, lead.context());
+      loaded<Value> value = co_await detail::invoke_loader_in(std::move(load), key, lead.context());
       std::move(lead).set_value(std::move(value));
     }
   } catch (...) {
@@ -143,20 +135,31 @@ driver drive(leader<Value> lead, const Key& key, Load load) {
   if (failed != nullptr) std::move(lead).set_exception(std::move(failed));
 }
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
 /// Calls the loader of a call that has begun.
 template <class Key, class Value, class Load>
 void start_loader(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
-  detail::start(begun, [&](leader<Value> lead) {
-    const Key& key = begun->get().key;
-    if constexpr (std::is_convertible_v<returned<Load, Key>, Value> ||
-                  std::is_void_v<returned<Load, Key>>) {
-      std::move(lead).set_from([&]() -> Value {
-        return detail::invoke_async_loader(std::forward<Load>(load), key, lead.context());
-      });
-    } else {
-      detail::drive<Key, Value>(std::move(lead), key, std::forward<Load>(load));
-    }
-  });
+  using loaded_type = returned<Load, Key>;
+  if constexpr (std::is_convertible_v<loaded_type, Value> || std::is_void_v<loaded_type>) {
+    detail::start(begun, [&] {
+      if constexpr (std::is_void_v<Value>) {
+        detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
+        begun->end_with({});
+      } else {
+        loaded<Value> value =
+            detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
+        begun->end_with(std::move(value));
+      }
+    });
+  } else {
+    detail::start(begun, [&] {
+      detail::drive<Key, Value>(leader_maker::make<Value>(begun), begun->get().key,
+                                std::forward<Load>(load));
+    });
+  }
 }
 
 // --- Waiting ---------------------------------------------------------------------------------------

@@ -120,8 +120,7 @@ class async_wait : public waiter_node {
     handle_ = std::move(ticket.handle);
     {
       const lock guard(handle_->waiters->mutex);
-      phase expected = phase::entering;
-      if (!phase_.compare_exchange_strong(expected, phase::waiting)) return reason::stop;
+      if (!advance(phase::entering, phase::waiting)) return reason::stop;
       handle_->waiters->add(*this);
     }
     home.add_follower(running);
@@ -130,14 +129,14 @@ class async_wait : public waiter_node {
 
   /// Has the caller wait for a call that it is about to begin.
   /// Returns: why the call must not begin, or nothing.
-  [[nodiscard]] std::optional<reason> attend(shard& home, owned_type& own)
+  [[nodiscard]] std::optional<reason> attend(shard& home, const std::shared_ptr<owned_type>& own)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     home_ = &home;
-    begun_ = &own;
-    handle_ = own.prepare({.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
-    phase expected = phase::entering;
-    if (!phase_.compare_exchange_strong(expected, phase::starting)) return reason::stop;
-    home.add_beginner(own.get());
+    begun_ = own.get();
+    handle_ =
+        own->prepare(own, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
+    if (!advance(phase::entering, phase::starting)) return reason::stop;
+    home.add_beginner(own->get());
     if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
     return std::nullopt;
   }
@@ -149,10 +148,13 @@ class async_wait : public waiter_node {
   /// To be called when the loader of the call that it has begun has been started on this thread.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
+    if (begun_->ended()) {
+      if (!advance(phase::starting, phase::waiting)) why_ = reason::stop;
+      return entered::ready;
+    }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     const lock guard(handle->waiters->mutex);
-    phase expected = phase::starting;
-    if (!phase_.compare_exchange_strong(expected, phase::waiting)) {
+    if (!advance(phase::starting, phase::waiting)) {
       why_ = reason::stop;
       return entered::ready;
     }
@@ -181,7 +183,7 @@ class async_wait : public waiter_node {
 
   /// Heeds stop requests from now on. To be called before it enters.
   void heed_stops() noexcept {
-    phase_.store(phase::entering);
+    phase_.store(phase::entering, std::memory_order_relaxed);
 #if defined(__cpp_lib_jthread)
     if (stop_.stop_possible()) on_stop_.emplace(stop_, stopper{this});
 #endif
@@ -210,6 +212,15 @@ class async_wait : public waiter_node {
 
  private:
   enum class phase : unsigned char { entering, starting, waiting, stopped };
+
+  /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
+  [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
+#if defined(__cpp_lib_jthread)
+    if (on_stop_) return phase_.compare_exchange_strong(from, to);
+#endif
+    phase_.store(to, std::memory_order_relaxed);  // nobody else looks at it
+    return true;
+  }
 
   /// Waits for a stop request that another thread is making.
   void ignore_stops() noexcept {

@@ -106,22 +106,26 @@ class waiter_list {
 
   /// Wakes everybody, those first that run elsewhere. One waiter is taken out at a time, so that one
   /// that is resumed may stop or destroy any other.
-  static void publish(const std::shared_ptr<waiter_list>& list) noexcept {
+  /// `owner` owns the list, which the last waiter may free otherwise.
+  template <class Owner>
+  void publish(const std::shared_ptr<Owner>& owner) noexcept {
     {
-      const lock guard(list->mutex);
-      list->published_ = true;
-      for (waiter_node* n = list->threads_.first; n != nullptr; n = n->next) n->wake(*n);
-      if (list->bound_.first == nullptr && list->inlined_.first == nullptr) return;
+      const lock guard(mutex);
+      published_ = true;
+      for (waiter_node* n = threads_.first; n != nullptr; n = n->next) n->wake(*n);
+      if (bound_.first == nullptr && inlined_.first == nullptr) return;
     }
-    while (std::shared_ptr<poster> by = list->pop_bound()) {
+    const std::shared_ptr<waiter_list> me(owner, this);
+    while (std::shared_ptr<poster> by = pop_bound()) {
       poster& p = *by;
       p.post(std::move(by));
     }
-    resume_inlined(list);
+    resume_inlined(me);
   }
 
   /// In a forked child: lets go of all waiters, which belong to threads that it lacks.
-  void forget_all() noexcept SINGLEFLIGHT_NOT_ANALYSED {
+  void forget_all(bool is_over = false) noexcept SINGLEFLIGHT_NOT_ANALYSED {
+    if (is_over) published_ = true;
     for (waiter_queue* q : {&threads_, &bound_, &inlined_, &stopped_}) {
       while (q->pop() != nullptr) {
       }
