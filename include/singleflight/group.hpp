@@ -112,6 +112,21 @@ struct async_access;
 ///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
 ///       of its key does and nothing else, unless its loader takes a stop token or runs on an
 ///       executor. Followers share one value; it is copied only for a caller that takes it by value.
+///   11. **One call for all kinds.** Threads, stoppable threads, futures, coroutines, callbacks and Asio
+///       handlers lead and follow one call of one key, and share its value or its exception object.
+///   12. **The call owns its work**, where an asynchronous caller began it: that caller is one of those
+///       that wait, and may leave, be destroyed, or never be resumed, as any other.
+///   13. **Callers are resumed where they said.** Those with an executor by a task that it is given,
+///       never inside the function that made them enter; those with `resume_inline` by the thread that
+///       ends the call, after the threads were woken and the tasks were posted. Many of them, and many
+///       calls that end each other, take a bounded stack.
+///   14. **Resumed or left.** An asynchronous caller is resumed once, or it has left: never both and
+///       never neither, whichever of the end of the call, its stop request and its destruction comes
+///       first. A caller that is resumed may stop, destroy or resume any other.
+///   15. **No destructor waits for asynchronous calls.** They keep alive what they need of the group;
+///       `drained` waits for them.
+///   16. **Circles through asynchronous calls are refused**, where the loaders say by
+///       `async_options::inside` which call they ask for.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
@@ -494,12 +509,12 @@ class group {
   }
 
  private:
+  friend struct detail::async_access;
   template <class, class, class>
   friend class detail::bulk;
   template <class, class, class, class>
   friend class detail::executor_batch;
 
-  friend struct detail::async_access;
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
   using waiter = detail::waiter<Key, Value>;
@@ -567,7 +582,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
         wait.attend(home, started);
-        started->begin(started);
+        started->begin(home, started);
         begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -591,7 +606,7 @@ class group {
     if (running == nullptr || must_run_alone(*running)) {
       detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
       std::shared_future<Value> future = started->prepare_future(started, {}).future;
-      started->begin(started);
+      started->begin(home, started);
       begin(home, started->get(), running, me);
       lock.unlock();
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -620,7 +635,7 @@ class group {
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
         begun = make_owned(home, hash, std::forward<K>(key));
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, me);
         lock.unlock();
         begun->started();
@@ -651,7 +666,7 @@ class group {
       begun = make_owned(home, hash, std::forward<K>(key));
       refusal = wait.attend(home, begun);
       if (!refusal) {
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, wait.me);
         return detail::entered::begun;
       }

@@ -239,14 +239,8 @@ class read_through {
     }
     count(loads_);
     try {
-      const auto context = [&call]() -> const call_context& { return call; };
-#if defined(__cpp_lib_jthread)
-      const auto token = [&call] { return call.stop_token(); };
-#else
-      const auto token = [] {};
-#endif
       auto [made, kept] =
-          made_of(began, detail::invoke_loader(std::forward<Fn>(load), key, token, context));
+          made_of(began, detail::invoke_loader_in(std::forward<Fn>(load), key, call));
       if (cache_answers && kept) put(key, made, call);
       return std::move(made);
     } catch (...) {

@@ -275,7 +275,8 @@ class alignas(64) call_map {
     if (handle != nullptr) {
       handle->running = nullptr;
       handle->lost = true;
-      if (handle->waiters) handle->waiters->forget_all();
+      // Whoever comes to wait is the caller whose executor forks: its call is over.
+      if (handle->waiters) handle->waiters->forget_all(true);
     }
 #if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
     if (std::exchange(c.shared->handed_out, false)) c.shared->channel->promise.set_exception(why);
