@@ -194,7 +194,7 @@ class [[nodiscard]] routed_task {
  public:
   template <class A>
   struct rerouted {
-    A&& inner;
+    A inner;
     const route& home;
     detail::settled<detail::awaited<A>> came = {};
 
@@ -205,9 +205,9 @@ class [[nodiscard]] routed_task {
     static detached follow(rerouted& self, std::coroutine_handle<> me) {
       try {
         if constexpr (std::is_void_v<detail::awaited<A>>) {
-          co_await std::forward<A>(self.inner);
+          co_await std::move(self.inner);
         } else {
-          self.came.return_value(co_await std::forward<A>(self.inner));
+          self.came.return_value(co_await std::move(self.inner));
         }
       } catch (...) {
         self.came.unhandled_exception();
@@ -238,8 +238,8 @@ class [[nodiscard]] routed_task {
       return transfer{};
     }
     template <class A>
-    auto await_transform(A&& inner) const noexcept {
-      return rerouted<A>{std::forward<A>(inner), *home};
+    auto await_transform(A inner) const noexcept {  // by value, as folly's does
+      return rerouted<A>{std::move(inner), *home};
     }
 
    private:

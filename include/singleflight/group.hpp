@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <future>
+#include <initializer_list>
 #include <memory>  // std::hash and std::equal_to, too: <functional> costs each user 7,000 lines
 #include <new>
 #include <optional>
@@ -19,10 +20,13 @@
 #include <vector>
 
 #include "async_options.hpp"
+#include "batch.hpp"
 #include "call_context.hpp"
 #include "call_error.hpp"
 #include "detail/assert.hpp"
 #include "detail/async_wait.hpp"
+#include "detail/bulk.hpp"
+#include "detail/bulk_loader.hpp"
 #include "detail/call.hpp"
 #include "detail/call_map.hpp"
 #include "detail/callback_wait.hpp"
@@ -65,10 +69,14 @@ struct async_access;
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&](const auto& key) {  // 1,000 threads miss together: one query
+///       // 1,000 threads miss together: one query
+///       return flights.do_call(id, [&](const auto& key, const singleflight::call_context& call) {
 ///         if (auto hit = cache.find(key)) return *hit;
 ///         auto row = db.load_template(key);
-///         cache.put(key, row, 30s);
+///         if (!call.forgotten()) {  // by a writer, who stores, forgets and then erases
+///           cache.put(key, row, 30s);
+///           if (call.forgotten()) cache.erase(key);
+///         }
 ///         return row;
 ///       });
 ///     }
@@ -104,6 +112,21 @@ struct async_access;
 ///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
 ///       of its key does and nothing else, unless its loader takes a stop token or runs on an
 ///       executor. Followers share one value; it is copied only for a caller that takes it by value.
+///   11. **One call for all kinds.** Threads, stoppable threads, futures, coroutines, callbacks and Asio
+///       handlers lead and follow one call of one key, and share its value or its exception object.
+///   12. **The call owns its work**, where an asynchronous caller began it: that caller is one of those
+///       that wait, and may leave, be destroyed, or never be resumed, as any other.
+///   13. **Callers are resumed where they said.** Those with an executor by a task that it is given,
+///       never inside the function that made them enter; those with `resume_inline` by the thread that
+///       ends the call, after the threads were woken and the tasks were posted. Many of them, and many
+///       calls that end each other, take a bounded stack.
+///   14. **Resumed or left.** An asynchronous caller is resumed once, or it has left: never both and
+///       never neither, whichever of the end of the call, its stop request and its destruction comes
+///       first. A caller that is resumed may stop, destroy or resume any other.
+///   15. **No destructor waits for asynchronous calls.** They keep alive what they need of the group;
+///       `drained` waits for them.
+///   16. **Circles through asynchronous calls are refused**, where the loaders say by
+///       `async_options::inside` which call they ask for.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
@@ -278,6 +301,45 @@ class group {
                        std::forward<Fn>(fn));
   }
 
+  /// Asks for many keys at once: those that nobody loads are loaded by one invocation of `fn`, the
+  /// calls of the others are joined, whoever leads them.
+  ///
+  /// Effects: each key is that of a call as `do_call` begins or joins it, and the options hold for
+  ///   each. Of equal keys only one is looked up, and they share one outcome. `fn` is invoked on this
+  ///   thread, with the keys of which this caller leads the calls; not if there are none; once for
+  ///   every `max_batch` of them, and again for keys that may be tried again. When it returns, keys
+  ///   that it has not settled fail with `no_such_file_or_directory`; if it throws, with what it threw.
+  ///   After that the calls that were joined are waited for.
+  /// Returns: an outcome for each position of `keys`.
+  /// Throws: `std::invalid_argument` if `attempts` or `max_batch` is 0; what hash, equality, key copy
+  ///   and allocations throw while the keys are read. No call has begun then. Later exceptions are
+  ///   outcomes.
+  /// Blocks: as `do_call`. No call of this caller is open while it waits for those of others, so
+  ///   callers whose keys overlap do not wait for each other.
+  /// Complexity: to enter, one hash and one copy of each key, and one lock of each shard that has one of
+  ///   them; to settle a key, one lock, or one for each shard where `rest` settles them. No
+  ///   allocation for each key but what its copy takes and, where it is mentioned twice, a promise; as
+  ///   `do_call` for calls that are joined.
+  ///
+  /// `keys` is a range that can be iterated over twice, of what `do_call` takes as a key: a container,
+  /// a braced list, a view. `fn` is callable with `batch<Key, Value>&`, or with that and a `const
+  /// call_context&`. It settles keys by the members of the batch, or returns a range of pairs of a key
+  /// and its value. It is called as an lvalue.
+  template <class Keys = std::initializer_list<Key>, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, const bulk_options& options,
+                                                    Fn&& fn) {
+    check_bulk_loader<Fn>();
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .run(fn);
+  }
+
+  /// As above, waiting for as long as it takes.
+  template <class Keys = std::initializer_list<Key>, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, Fn&& fn) {
+    return do_many(std::forward<Keys>(keys), bulk_options{}, std::forward<Fn>(fn));
+  }
+
   // --- Callers that are not threads ----------------------------------------------------------------
   // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
   // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
@@ -425,6 +487,9 @@ class group {
 
  private:
   friend struct detail::async_access;
+  template <class, class, class>
+  friend class detail::bulk;
+
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
   using waiter = detail::waiter<Key, Value>;
@@ -716,6 +781,15 @@ class group {
     }
   }
 
+  template <class Fn>
+  static constexpr void check_bulk_loader() {
+    using loader = std::remove_reference_t<Fn>;
+    static_assert(detail::takes_batch<loader, Key, Value> ||
+                      detail::takes_batch_and_context<loader, Key, Value>,
+                  "singleflight: a bulk loader must be callable with a singleflight::batch<Key, "
+                  "Value>&, or with that and a const call_context&");
+  }
+
   template <class Executor, class Fn>
   static constexpr void check_executor() {
     check_loader<std::decay_t<Fn>>();
@@ -748,6 +822,13 @@ class group {
       throw std::invalid_argument("singleflight: call_options::attempts must be at least 1");
     }
     return limits(options);
+  }
+
+  [[nodiscard]] static std::size_t max_batch_of(const bulk_options& options) {
+    if (options.max_batch == 0) {
+      throw std::invalid_argument("singleflight: bulk_options::max_batch must be at least 1");
+    }
+    return options.max_batch;
   }
 
   static constexpr std::size_t max_shards = 65'536;

@@ -22,10 +22,10 @@ BINARY = {
     "+": ["-"], "-": ["+"], "*": ["+"], "<<": [">>"], ">>": ["<<"],
     "+=": ["-="], "-=": ["+="],
 }
-# What is there for standard libraries without <stop_token> is not compiled here, and what is said to
-# ThreadSanitizer changes nothing.
+# What is there for standard libraries without <stop_token> and for other systems is not compiled here,
+# and what is said to ThreadSanitizer changes nothing.
 LEFT_OUT = re.compile(
-    r"^#if defined\(__cpp_lib_jthread\)$(?:(?!^#(?:if|endif)).)*?^(#else$(?:(?!^#endif).)*)^#endif"
+    r"^#if defined\((?:__cpp_lib_jthread|SINGLEFLIGHT_DETAIL_HAS_\w+)\)$(?:(?!^#(?:if|endif)).)*?^(#else$(?:(?!^#endif).)*)^#endif"
     r"|^#if defined\(SINGLEFLIGHT_DETAIL_TSAN\)$((?:(?!^#endif).)*)", re.M | re.S)
 # Names of which one can stand for another, each within its scope: a name, or several scopes of one name.
 CIRCLES = {

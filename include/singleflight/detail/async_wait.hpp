@@ -106,7 +106,10 @@ class async_wait : public waiter_node {
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
                                            const block_ptr& alive)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    if (running.followers() >= max_waiters) return reason::full;
+    if (running.followers() >= max_waiters) {
+      return inside_ != nullptr && detail::waits_for(running, *inside_) ? reason::circle
+                                                                        : reason::full;
+    }
     wait_ticket<Key, Value> ticket = home.make_ticket(
         running, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
     if (!ticket.handle->alive) ticket.handle->alive = alive;

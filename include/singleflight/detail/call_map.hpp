@@ -182,8 +182,13 @@ class alignas(64) call_map {
   /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves the
   /// newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.listed()) unlist(c);
     key_buffer_.keep(c.key);
+    end_and_leave_key(c);
+  }
+
+  /// As `end`, for a call whose key is looked at afterwards.
+  void end_and_leave_key(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (c.listed()) unlist(c);
     c.ended = true;
     --stats_.in_flight;
     if (!c.shared) return;
@@ -270,7 +275,8 @@ class alignas(64) call_map {
     if (handle != nullptr) {
       handle->running = nullptr;
       handle->lost = true;
-      if (handle->waiters) handle->waiters->forget_all();
+      // Whoever comes to wait is the caller whose executor forks: its call is over.
+      if (handle->waiters) handle->waiters->forget_all(true);
     }
 #if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
     if (std::exchange(c.shared->handed_out, false)) c.shared->channel->promise.set_exception(why);

@@ -136,6 +136,14 @@ class waiter {
     return std::nullopt;
   }
 
+  /// Lets the caller that has joined a call run user code before it waits.
+  void not_yet() noexcept { edge_.disconnect(); }
+
+  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being ended.
+  void abandon(shard& home) {
+    if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
+  }
+
   /// Has the caller wait for a call that it is about to begin on an executor.
   /// Throws: `std::bad_alloc`, and then the call must not begin.
   void attend(shard& home, const std::shared_ptr<owned_call<Key, Value>>& own)
@@ -202,7 +210,7 @@ class waiter {
       return true;
     } catch (...) {  // forced unwinding: this thread is cancelled while it waits
       edge_.disconnect();
-      if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
+      abandon(home);
       throw;
     }
   }
