@@ -1,0 +1,2 @@
+#include <singleflight/coroutine.hpp>
+int main() {}
