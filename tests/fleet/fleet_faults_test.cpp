@@ -13,6 +13,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <singleflight/redis_leases.hpp>
 #include <string>
 #include <thread>
@@ -291,6 +293,142 @@ TEST(FleetFaults, AFailoverCostsOneLoadMore) {
   const std::string after = fleet[2].load("j", 60'000, "value");
   EXPECT_EQ(fleet[2].result(after), "value-of-" + after);
   EXPECT_EQ(replica.text({"GET", "j"}), "value-of-" + after);
+}
+
+/// Watches a master, and promotes its replica half a second after it has gone.
+class sentinel {
+ public:
+  explicit sentinel(int master) : port_(fleet_tests::free_port()) {
+    const std::string file = directory_.path() + "/sentinel.conf";
+    std::ofstream(file) << "port " << port_ << "\nbind 127.0.0.1\ndir " << directory_.path()
+                        << "\nlogfile sentinel.log\nsentinel monitor m 127.0.0.1 " << master
+                        << " 1\nsentinel down-after-milliseconds m 500\n"
+                        << "sentinel failover-timeout m 3000\n";
+    process_ = std::make_unique<fleet_tests::child>(
+        fleet_tests::redis_program(), std::vector<std::string>{"redis-server", file, "--sentinel"});
+    support::await(
+        [&] {
+          return fleet_tests::ask(port_, {"SENTINEL", "REPLICAS", "m"}).list.size() == 1;
+        },
+        "the sentinel to know the replica");
+  }
+
+  /// Waits until that server is the master.
+  void await_master(int port) const {
+    support::await(
+        [&] {
+          const auto address =
+              fleet_tests::ask(port_, {"SENTINEL", "GET-MASTER-ADDR-BY-NAME", "m"});
+          return address.list.size() == 2 && address.list[1].text == std::to_string(port);
+        },
+        "the sentinel to promote the replica");
+  }
+
+ private:
+  const int port_;
+  const fleet_tests::temporary_directory directory_;
+  std::unique_ptr<fleet_tests::child> process_;  // the last member: it ends before its directory
+};
+
+// The same, by a sentinel, while a crowd asks for others: the name leads to the new master when
+// the sentinel says so. Meanwhile each process loads for itself.
+TEST(FleetFaults, APromotionByASentinelReachesNoCaller) {
+  redis_server master({"--repl-diskless-sync-delay", "0"});
+  redis_server replica({"--replicaof", "127.0.0.1 " + std::to_string(master.port())});
+  support::await(
+      [&] {
+        return replica.text({"INFO", "replication"}).find("link_status:up") != std::string::npos;
+      },
+      "the replica");
+  const sentinel watches(master.port());
+  fault_proxy name(master.port());
+  workers fleet(3, name.port(), impatient);
+  const std::string old = fleet[0].load("k", 60'000, "hold");
+  fleet[0].await_loading(old);
+  const std::string waits = fleet[1].load("k", 60'000, "value");
+  support::await([&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(waits); },
+                 "the other to wait, or to load");
+  const std::string storm = fleet.begin_storm("4 5 3000 1000 30 0");
+  master.kill();
+  EXPECT_EQ(fleet[1].result(waits), "value-of-" + waits);
+  watches.await_master(replica.port());
+  name.lead_to(replica.port());
+  for (std::size_t i = 0; i < fleet.size(); ++i) await_well(fleet[i]);
+  fleet[0].end(old, "v");
+  EXPECT_EQ(fleet[0].result(old), "v");
+  for (std::size_t i = 0; i < fleet.size(); ++i) await_stored(fleet[i], replica);
+  const auto came_of_it = fleet.end_storm(storm);
+  EXPECT_EQ(came_of_it.overlaps_in_process, 0);
+  EXPECT_EQ(came_of_it.wrong, 0);
+  EXPECT_EQ(came_of_it.failed, 0);
+}
+
+/// A network of its own with a Redis in it, whose link can be cut: then packets vanish without a word.
+/// Only root can make one, and not in every container.
+class far_network {
+ public:
+  far_network() {
+    made_ = run("ip netns add " + name_) &&
+            run("ip link add " + name_ + " type veth peer name eth0 netns " + name_) &&
+            run("ip address add " + prefix_ + "1/30 dev " + name_) &&
+            run("ip link set " + name_ + " up") &&
+            run("ip -n " + name_ + " address add " + address() + "/30 dev eth0") && mend();
+    if (!made_) return;
+    // Debian's other name for the server says what it is to do.
+    const std::string server = directory_.path() + "/redis-server";
+    std::filesystem::create_symlink(fleet_tests::redis_program(), server);
+    redis_ = std::make_unique<fleet_tests::child>(
+        "/bin/sh", std::vector<std::string>{"sh", "-c",
+                                            "exec ip netns exec " + name_ + " " + server +
+                                                " --bind " + address() +
+                                                " --protected-mode no --save '' --logfile "
+                                                "redis.log --dir " +
+                                                directory_.path()});
+  }
+  far_network(const far_network&) = delete;
+  far_network& operator=(const far_network&) = delete;
+  ~far_network() {
+    redis_.reset();
+    run("ip link delete " + name_);
+    run("ip netns delete " + name_);
+  }
+
+  [[nodiscard]] bool made() const noexcept { return made_; }
+  [[nodiscard]] std::string address() const { return prefix_ + "2"; }
+  bool cut() const { return run("ip -n " + name_ + " link set eth0 down"); }
+  bool mend() const { return run("ip -n " + name_ + " link set eth0 up"); }
+
+ private:
+  static bool run(const std::string& command) {
+    return std::system(("PATH=$PATH:/sbin:/usr/sbin; " + command + " 2>/dev/null").c_str()) == 0;
+  }
+
+  const std::string name_ = "sf" + std::to_string(getpid());
+  const std::string prefix_ = "198.18." + std::to_string(getpid() % 256) + ".";
+  const fleet_tests::temporary_directory directory_;
+  bool made_ = false;
+  std::unique_ptr<fleet_tests::child> redis_;
+};
+
+// No reset and no refusal, only silence: one caller pays for it, once, and the server is found again.
+TEST(FleetFaults, OfALinkThatIsDownReachNoCaller) {
+  const far_network network;
+  if (!network.made()) GTEST_SKIP() << "it needs root and the right to make a network namespace";
+  singleflight::hiredis_client client(
+      {.host = network.address(), .timeout = 100ms, .longest_pause = 20ms});
+  leases store(client);
+  singleflight::fleet<std::string, leases> fleet(store);
+  support::await([&] { return client.up(); }, "Redis");
+  EXPECT_EQ(fleet.load("k", 60s, [] { return "v"; }), "v");
+  EXPECT_EQ(fleet.stats().led, 1U);
+  ASSERT_TRUE(network.cut());
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(fleet.load("j", 60s, [] { return "mine"; }), "mine");
+  EXPECT_EQ(fleet.stats().unreachable, 10U);
+  EXPECT_FALSE(client.up());
+  ASSERT_TRUE(network.mend());
+  support::await([&] { return client.up(); }, "Redis to be found again");
+  EXPECT_EQ(fleet.load("k", 60s, [] { return "new"; }), "v");
+  EXPECT_EQ(fleet.load("j", 60s, [] { return "new"; }), "new");
 }
 
 // What Redis refuses: the caller gets its value at once, and the refusal is counted by its name.

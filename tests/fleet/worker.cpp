@@ -119,7 +119,7 @@ class worker {
   void load(const std::string& id, const std::string& key, long lifetime, const std::string& how) {
     try {
       const std::string value = flights_.do_call(key, [&] {
-        return fleet_.load(key, milliseconds(lifetime), [&]() -> std::string {
+        return load_shared(key, milliseconds(lifetime), [&]() -> std::string {
           say("loading " + id);
           if (how == "value") return "value-of-" + id;
           if (how == "throw") throw loader_failed();
