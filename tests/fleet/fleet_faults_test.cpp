@@ -14,8 +14,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <singleflight/redis_leases.hpp>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -481,6 +483,41 @@ TEST(FleetFaults, RefusalsOfRedisAreCountedByName) {
     EXPECT_EQ(fleet[0].stats()["refused"], 3);
     EXPECT_EQ(fleet[0].stats()["unreachable"], 0);
   }
+}
+
+// The permissions that the page names are all that it takes.
+TEST(FleetFaults, ThePermissionsThatArePublishedAreEnough) {
+  redis_server redis;
+  (void)redis.reply({"ACL", "SETUSER", "app", "on", ">secret", "~*", "+get", "+set", "+del",
+                     "+pttl", "+pexpire", "+xadd", "+xread", "+eval", "+evalsha", "+ping"});
+  auto options = redis.options();
+  options.user = "app";
+  options.password = "secret";
+  singleflight::hiredis_client client(options);
+  leases store(client);
+  singleflight::fleet<std::string, leases> one(store);
+  singleflight::fleet<std::string, leases> other(store);
+  for (const auto lifetime : {0ms, 60'000ms}) {
+    const std::string key = "key" + std::to_string(lifetime.count());
+    std::promise<void> loading;
+    support::threads leader(1, [&](std::size_t) {
+      EXPECT_EQ(one.load(key, lifetime,
+                         [&] {
+                           loading.set_value();
+                           support::await([&] { return other.stats().waiting == 1; }, "the other");
+                           return "v";
+                         }),
+                "v");
+    });
+    loading.get_future().wait();
+    EXPECT_EQ(other.load(key, lifetime, [] { return "not v"; }), "v");
+    leader.join();
+  }
+  EXPECT_THROW((void)one.load("j", 60s, []() -> std::string { throw std::runtime_error("no"); }),
+               std::runtime_error);
+  EXPECT_TRUE(one.invalidate("k"));
+  EXPECT_TRUE(store.refusals().empty());
+  EXPECT_TRUE(client.up());
 }
 
 // A permission that only the commands of a script need.
