@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Several processes, a real Redis, and everything that can fail
-// between them: no caller fails, no process loads a key twice at once, no value is of another key,
+// Several processes, a real Redis, and everything that can fail between them: no caller fails, no process loads a key twice at once, no value is of another key,
 // and when all is well again there is one load.
 //
 // With SINGLEFLIGHT_FLEET_FULL in the environment, as tests/fleet/run --full sets it, it tries all
@@ -14,6 +13,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <future>
 #include <memory>
 #include <singleflight/redis_leases.hpp>
@@ -77,6 +77,25 @@ void await_stored(worker& process, const redis_server& redis) {
       "loads to be stored again");
 }
 
+/// One process leads a load, another one comes. Whatever happens meanwhile, both are answered: the
+/// first with what its loader returned, the other with that, or with what its own did.
+void expect_both_answered(
+    worker& leader, worker& other, const std::string& key,
+    const std::function<void()>& while_one_leads = [] {},
+    const std::function<void()>& while_another_waits = [] {}) {
+  const std::string first = leader.load(key, 60'000, "hold");
+  leader.await_loading(first);
+  while_one_leads();
+  const std::string second = other.load(key, 60'000, "value");
+  support::await([&] { return other.stats()["waiting"] == 1 || other.has_loaded(second); },
+                 "the other to wait, or to load");
+  while_another_waits();
+  leader.end(first, "v");
+  EXPECT_EQ(leader.result(first), "v");
+  const std::string got = other.result(second);
+  EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+}
+
 // One process leads, the other waits; one operation of one of them meets a fault, once or always.
 TEST(FleetFaults, OfTheNetworkNeverReachACaller) {
   redis_server redis;
@@ -100,15 +119,7 @@ TEST(FleetFaults, OfTheNetworkNeverReachACaller) {
           if (spoiled.what == fault::refuse) network.forget_connections();
           network.set(spoiled.what, spoiled.what == fault::refuse ? "" : operation.text, times,
                       300ms);
-          const std::string first = leader.load(key, 60'000, "hold");
-          leader.await_loading(first);
-          const std::string second = other.load(key, 60'000, "value");
-          support::await([&] { return other.stats()["waiting"] == 1 || other.has_loaded(second); },
-                         "the other to wait, or to load");
-          leader.end(first, "v");
-          EXPECT_EQ(leader.result(first), "v");
-          const std::string got = other.result(second);
-          EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+          expect_both_answered(leader, other, key);
           network.clear();
           await_well(leader);
           await_well(other);
@@ -166,19 +177,12 @@ TEST(FleetFaults, OfTheServerNeverReachACaller) {
     for (const int step : {0, 1, 2}) {  // before the entry; while one leads; while another waits
       SCOPED_TRACE(std::string(how.name) + ", step " + std::to_string(step));
       const std::string key = "key" + std::to_string(++number);
-      if (step == 0) how.break_it(redis);
-      const std::string first = fleet[0].load(key, 60'000, "hold");
-      fleet[0].await_loading(first);
-      if (step == 1) how.break_it(redis);
-      const std::string second = fleet[1].load(key, 60'000, "value");
-      support::await(
-          [&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(second); },
-          "the other to wait, or to load");
-      if (step == 2) how.break_it(redis);
-      fleet[0].end(first, "v");
-      EXPECT_EQ(fleet[0].result(first), "v");
-      const std::string got = fleet[1].result(second);
-      EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+      const auto break_at = [&](int when) {
+        if (step == when) how.break_it(redis);
+      };
+      break_at(0);
+      expect_both_answered(
+          fleet[0], fleet[1], key, [&] { break_at(1); }, [&] { break_at(2); });
       how.mend_it(redis);
       await_well(fleet[0]);
       await_well(fleet[1]);
@@ -527,15 +531,7 @@ TEST(FleetFaults, APermissionThatIsMissingIsRefused) {
     redis_server redis;
     workers fleet(2, redis.port(), {{"max_wait", 500}});
     (void)redis.reply({"ACL", "SETUSER", "default", "-" + command});
-    const std::string first = fleet[0].load("k", 60'000, "hold");
-    fleet[0].await_loading(first);
-    const std::string second = fleet[1].load("k", 60'000, "value");
-    support::await([&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(second); },
-                   "the other to wait, or to load");
-    fleet[0].end(first, "v");
-    EXPECT_EQ(fleet[0].result(first), "v");
-    const std::string got = fleet[1].result(second);
-    EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+    expect_both_answered(fleet[0], fleet[1], "k");
     const std::string refusals = fleet[0].ask("refusals") + "," + fleet[1].ask("refusals");
     EXPECT_TRUE(refusals == "NOPERM," || refusals == ",NOPERM" || refusals == "NOPERM,NOPERM")
         << refusals;
@@ -569,15 +565,7 @@ TEST(FleetFaults, OneNodeOfAClusterTakesAllKeysOfALoadInOneSlot) {
   for (const std::string key :
        {"k", "a{b", "{tag}k", "k{tag}", "a{b}c{d}", "{{x}}", "a{}b", "{}{x}", "a}b", "}", "{}"}) {
     SCOPED_TRACE(key);
-    const std::string first = fleet[0].load(key, 60'000, "hold");
-    fleet[0].await_loading(first);
-    const std::string second = fleet[1].load(key, 60'000, "value");
-    support::await([&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(second); },
-                   "the other to wait, or to load");
-    fleet[0].end(first, "v");
-    EXPECT_EQ(fleet[0].result(first), "v");
-    const std::string got = fleet[1].result(second);
-    EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+    expect_both_answered(fleet[0], fleet[1], key);
     EXPECT_EQ(fleet[0].ask("invalidate", key), "yes");
   }
   EXPECT_EQ(fleet[0].ask("refusals"), "NOSLOT");  // and no CROSSSLOT
