@@ -111,7 +111,7 @@ class Results:
 def canonical(name):
     """A row's name with its alternative last, without what Google Benchmark adds."""
     parts = [part for part in name.split("/")
-             if part not in ("real_time", "manual_time") and not part.startswith(("iterations:", "min_time:"))]
+             if part not in ("real_time", "manual_time") and not part.startswith("iterations:")]
     threads = [part for part in parts if part.startswith("threads:")]
     named = [part for part in parts if part not in threads]
     return "/".join(named[:-1] + threads + named[-1:])
