@@ -1,2 +1,0 @@
-#include <singleflight/coroutine.hpp>
-int main() {}
