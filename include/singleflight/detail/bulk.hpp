@@ -237,7 +237,7 @@ class bulk {
     k.own.stop = std::move(stop);
     k.own.forgets_before = home.forgets();
     if (begin_elsewhere_.count++ == 0) home.count(&group_stats::batches);
-    k.elsewhere->begin(k.elsewhere);
+    k.elsewhere->begin(home, k.elsewhere);
     k.handle = k.elsewhere->get().shared->handle;
     begin_elsewhere_.add(begin_elsewhere_.batch, k);
     group_.begin(home, k.elsewhere->get(), running, k.me);
