@@ -313,13 +313,13 @@ TEST(Allocations, AreOneMoreForTheFirstFollowerInsideALoaderAndNoneForTheOthers)
 }
 
 // The call, its promise, its handle.
-TEST(Allocations, AreTwoAndAPromiseToBeginACallOnAnExecutor) {
+TEST(Allocations, AreOneAndAPromiseToBeginACallOnAnExecutor) {
   group<int, int> g;
   const auto here = [](auto task) { task(); };
   EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).allocations,
-            2 + allocations_of_a_promise);
+            1 + allocations_of_a_promise);
   EXPECT_EQ(cost_of([&] { (void)g.do_call_on(1, here, {}, [] { return 42; }); }).allocations,
-            2 + allocations_of_a_promise);
+            1 + allocations_of_a_promise);
 }
 
 TEST(Allocations, OfASnapshotGrowWithTheLogarithmOfTheCalls) {
@@ -473,9 +473,13 @@ TEST(Locks, AreTwoOrThreeMoreForAFollowerInsideALoader) {
 
 TEST(Locks, AreEightToBeginACallOnAnExecutorAndOneToJoinIt) {
   group<int, int> g;
-  const auto here = [](auto task) { task(); };
-  EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).locks, 8);
-  EXPECT_EQ(cost_of([&] { (void)g.do_call_on(1, here, {}, [] { return 42; }); }).locks, 8);
+  const auto here = [](auto task) { task(); };  // one less, since the call is over before it is queued
+  EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).locks, 7);
+  EXPECT_EQ(cost_of([&] { (void)g.do_call_on(1, here, {}, [] { return 42; }); }).locks, 7);
+  std::function<void()> queued;
+  const auto later = [&](auto task) { queued = std::move(task); };
+  const auto begun = cost_of([&] { (void)g.do_async(1, later, [] { return 42; }); }).locks;
+  EXPECT_EQ(begun + cost_of([&] { queued(); }).locks, 8);
   (void)g.do_call(1, [&] {
     EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).locks, 1);
     return 42;
