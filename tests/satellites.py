@@ -223,7 +223,8 @@ PARTS = ["mutation", "schedules", "differential", "model"]
 
 # What uses the headers and is built by ./dev verify alone.
 COMPILED = ["tests/schedules/world.cpp", "tests/schedules/scenarios.cpp", "tests/schedules/explorer.cpp",
-            "tests/stress/stress.cpp", "tests/differential/replay.cpp", "tests/fuzz/fuzz.cpp"]
+            "tests/stress/stress.cpp", "tests/differential/replay.cpp", "tests/fuzz/fuzz.cpp",
+            "tests/fuzz/fleet_fuzz.cpp"]
 
 
 def check_part(name):

@@ -340,6 +340,29 @@ class group {
     return do_many(std::forward<Keys>(keys), bulk_options{}, std::forward<Fn>(fn));
   }
 
+  /// As above, with the loader on `executor`, so that this caller can leave while it runs.
+  ///
+  /// `executor` is as in `do_call_on`; it is called once for every batch, the next one when all calls of
+  /// the one before have ended. Keys that all callers have left before the loader could begin are not
+  /// in its batch.
+  /// Throws: as above; what copying `fn` throws fails the calls of its batch.
+  /// Complexity: as above; to begin a call takes one more copy of its key, three allocations more than
+  ///   its promise, and ten locks.
+  /// Lifetime: each batch has a copy of `fn`, which is destroyed when it has been run. So the loader must
+  ///   not own the group, nor refer to what is gone when this caller has left.
+  template <class Keys = std::initializer_list<Key>, class Executor, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many_on(Keys&& keys, Executor&& executor,
+                                                       const bulk_options& options, Fn&& fn) {
+    using stored = std::decay_t<Fn>;
+    check_bulk_loader<stored>();
+    static_assert(std::copy_constructible<stored>,
+                  "singleflight: each batch on an executor keeps its loader, so the loader must be "
+                  "copyable");
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .template run_on<Executor, stored>(executor, fn);
+  }
+
   // --- Callers that are not threads ----------------------------------------------------------------
   // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
   // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
@@ -489,6 +512,8 @@ class group {
   friend struct detail::async_access;
   template <class, class, class>
   friend class detail::bulk;
+  template <class, class, class, class>
+  friend class detail::executor_batch;
 
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
@@ -729,6 +754,12 @@ class group {
     const auto refusal = wait.join(home, running, options_.max_waiters, expiry(running));
     me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
     return refusal;
+  }
+
+  /// Returns: a key among those that a caller asks for, or null.
+  [[nodiscard]] detail::bulk_key<Key, Value>* find_in(const detail::bulk_keys<Key, Value>& keys,
+                                                      const Key& key) {
+    return keys.find(shards_.locate(hash_(key)).hash, key, equal_);
   }
 
   template <class K, class Condition>
