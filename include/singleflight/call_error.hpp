@@ -23,6 +23,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// | `std::errc::resource_deadlock_would_occur`  | would have waited for itself                      |
 /// | `std::errc::resource_unavailable_try_again` | found `group_options::max_waiters` followers      |
 /// | `std::errc::owner_dead`                     | waited for work that ended without a result       |
+/// | `std::errc::no_such_file_or_directory`      | wanted a key that a bulk loader did not settle    |
 class SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS call_error : public std::system_error {
  public:
   /// `what()` is `sentence`, then the text of `code`.
@@ -39,9 +40,12 @@ enum class reason {
   circle,         // its wait would never end
   full,           // the call has as many followers as it may have
   newer_call,     // it goes on to a newer call; the one reason that no caller is told
+  caller_gone,    // it was destroyed while it waited, or its thread was cancelled: is told nothing
   leader_exited,  // the leader's thread ended inside the loader
   task_dropped,   // the executor dropped the loader
+  leader_gone,    // its `leader` was destroyed
   nobody_waits,   // all callers had left before the loader could begin
+  no_value,       // the bulk loader did not settle its key
   lost_in_fork,   // another thread led it when this process was forked
 };
 
@@ -68,13 +72,20 @@ struct explanation {
     case reason::task_dropped:
       return {std::errc::owner_dead,
               "singleflight: the executor dropped the loader without running it"};
+    case reason::leader_gone:
+      return {std::errc::owner_dead,
+              "singleflight: the call's leader was destroyed before it ended the call"};
     case reason::nobody_waits:
       return {std::errc::operation_canceled,
               "singleflight: all callers left before the loader began"};
+    case reason::no_value:
+      return {std::errc::no_such_file_or_directory,
+              "singleflight: the loader gave no value for this key"};
     case reason::lost_in_fork:
       return {std::errc::owner_dead,
               "singleflight: the call was in flight in the parent process, whose threads a forked "
               "child lacks"};
+    case reason::caller_gone:
     case reason::leader_exited:
     case reason::newer_call:
       break;
@@ -94,6 +105,13 @@ struct explanation {
   } catch (...) {
     return std::current_exception();
   }
+}
+
+/// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and has
+/// no exception_ptr.
+[[nodiscard]] inline std::exception_ptr current_failure() noexcept {
+  if (std::exception_ptr thrown = std::current_exception()) return thrown;
+  return make_call_error(reason::leader_exited);
 }
 
 }  // namespace detail

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <future>
+#include <initializer_list>
 #include <memory>  // std::hash and std::equal_to, too: <functional> costs each user 7,000 lines
 #include <new>
 #include <optional>
@@ -15,31 +16,51 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "async_options.hpp"
+#include "batch.hpp"
+#include "call_context.hpp"
 #include "call_error.hpp"
 #include "detail/assert.hpp"
+#include "detail/async_wait.hpp"
+#include "detail/bulk.hpp"
+#include "detail/bulk_loader.hpp"
 #include "detail/call.hpp"
 #include "detail/call_map.hpp"
+#include "detail/callback_wait.hpp"
 #include "detail/config.hpp"
 #include "detail/executor_call.hpp"
-#include "detail/executor_calls.hpp"
 #include "detail/exit.hpp"
 #include "detail/follow.hpp"
 #include "detail/key.hpp"
 #include "detail/lead.hpp"
 #include "detail/loader.hpp"
 #include "detail/mutex.hpp"
+#include "detail/owned_call.hpp"
+#include "detail/owned_calls.hpp"
 #include "detail/saturating_time.hpp"
 #include "detail/shards.hpp"
+#include "detail/stoppable_wait.hpp"
 #include "detail/traits.hpp"
 #include "detail/wait_graph.hpp"
+#include "detail/waiter_list.hpp"
+#include "leader.hpp"
 #include "options.hpp"
+#include "outcome.hpp"
 #include "result.hpp"
 #include "stats.hpp"
 #include "version.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI {
+
+namespace detail {
+/// What coroutines need, of coroutine.hpp.
+template <class Group>
+struct include_singleflight_coroutine_hpp;
+struct async_access;
+}  // namespace detail
 
 /// Coalesces identical requests that are made at the same time: of all the callers that ask for one
 /// key, one runs its loader and the others get what it returns.
@@ -48,10 +69,14 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&](const auto& key) {  // 1,000 threads miss together: one query
+///       // 1,000 threads miss together: one query
+///       return flights.do_call(id, [&](const auto& key, const singleflight::call_context& call) {
 ///         if (auto hit = cache.find(key)) return *hit;
 ///         auto row = db.load_template(key);
-///         cache.put(key, row, 30s);
+///         if (!call.forgotten()) {  // by a writer, who stores, forgets and then erases
+///           cache.put(key, row, 30s);
+///           if (call.forgotten()) cache.erase(key);
+///         }
 ///         return row;
 ///       });
 ///     }
@@ -87,6 +112,21 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 ///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
 ///       of its key does and nothing else, unless its loader takes a stop token or runs on an
 ///       executor. Followers share one value; it is copied only for a caller that takes it by value.
+///   11. **One call for all kinds.** Threads, stoppable threads, futures, coroutines, callbacks and Asio
+///       handlers lead and follow one call of one key, and share its value or its exception object.
+///   12. **The call owns its work**, where an asynchronous caller began it: that caller is one of those
+///       that wait, and may leave, be destroyed, or never be resumed, as any other.
+///   13. **Callers are resumed where they said.** Those with an executor by a task that it is given,
+///       never inside the function that made them enter; those with `resume_inline` by the thread that
+///       ends the call, after the threads were woken and the tasks were posted. Many of them, and many
+///       calls that end each other, take a bounded stack.
+///   14. **Resumed or left.** An asynchronous caller is resumed once, or it has left: never both and
+///       never neither, whichever of the end of the call, its stop request and its destruction comes
+///       first. A caller that is resumed may stop, destroy or resume any other.
+///   15. **No destructor waits for asynchronous calls.** They keep alive what they need of the group;
+///       `drained` waits for them.
+///   16. **Circles through asynchronous calls are refused**, where the loaders say by
+///       `async_options::inside` which call they ask for.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor; `Hash`
 /// and `KeyEqual` are called as `const` from many threads. What a leader did before its loader
@@ -108,6 +148,11 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// are in flight in it than ever before.
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
 class group {
+ public:
+  using key_type = Key;
+  using value_type = Value;
+
+ private:
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,
                 "singleflight: Key must be an object type, without const and without &");
   static_assert(!detail::is_view<Key>,
@@ -157,11 +202,11 @@ class group {
   /// blocks without end. Where `std::exit` destroys the group, calls that are queued fail with
   /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor.
   ~group() {
-    detail::executor_calls& on_executors = shards_.on_executors();
+    detail::owned_calls& owned = shards_.owned();
     const bool none_left =
-        on_executors.empty() ||
-        (detail::is_in_exit() ? on_executors.end_at_exit() : on_executors.wait());
-    if (none_left && stats().in_flight == 0) return;
+        owned.empty() || (detail::is_in_exit() ? owned.end_at_exit() : owned.wait());
+    const std::size_t asynchronous = owned.asynchronous();  // first: they end meanwhile
+    if (none_left && stats().in_flight <= asynchronous) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
@@ -191,8 +236,8 @@ class group {
   /// `key` is a `Key` or converts to one without loss; if both `Hash` and `KeyEqual` have
   /// `is_transparent`, it is whatever they take, and a `Key` is made of it only by the caller that
   /// leads. `fn` is callable with one of these, and the first that fits is chosen: `()`,
-  /// `(const Key&)`, `(std::stop_token)`, `(const Key&, std::stop_token)`. The key that it takes is
-  /// the call's own. It returns what converts to `Value`, and returns on the thread on which it was
+  /// `(const Key&)`, `(std::stop_token)`, `(const call_context&)`, `(const Key&, std::stop_token)`,
+  /// `(const Key&, const call_context&)`. The key that it takes is the call's own. It returns what converts to `Value`, and returns on the thread on which it was
   /// called.
   template <class K = Key, class Fn>
   result<Value> do_call(K&& key, const call_options& options, Fn&& fn) {
@@ -226,8 +271,8 @@ class group {
   /// Until the executor returns, its thread counts as the call's leader.
   ///
   /// Throws: as `do_call`. What copying `fn` throws fails the call, for everybody.
-  /// Complexity: as `do_call`; to begin a call takes two allocations more than its promise, and eight
-  ///   locks, four of them of the shard.
+  /// Complexity: as `do_call`; to begin a call takes one allocation more than its promise, and at most
+  ///   eight locks, four of them of the shard.
   /// Lifetime: the call owns its loader, a copy of `fn` (or `fn`, moved), and destroys it when it
   ///   ends, which the group's destructor waits for. So the loader must not own the group. Arguments
   ///   are evaluated in no order: a loader that captures the key by `std::move` in the same
@@ -255,6 +300,172 @@ class group {
     return enter_async(lookup_key(std::forward<K>(key)), std::forward<Executor>(executor),
                        std::forward<Fn>(fn));
   }
+
+  /// Asks for many keys at once: those that nobody loads are loaded by one invocation of `fn`, the
+  /// calls of the others are joined, whoever leads them.
+  ///
+  /// Effects: each key is that of a call as `do_call` begins or joins it, and the options hold for
+  ///   each. Of equal keys only one is looked up, and they share one outcome. `fn` is invoked on this
+  ///   thread, with the keys of which this caller leads the calls; not if there are none; once for
+  ///   every `max_batch` of them, and again for keys that may be tried again. When it returns, keys
+  ///   that it has not settled fail with `no_such_file_or_directory`; if it throws, with what it threw.
+  ///   After that the calls that were joined are waited for.
+  /// Returns: an outcome for each position of `keys`.
+  /// Throws: `std::invalid_argument` if `attempts` or `max_batch` is 0; what hash, equality, key copy
+  ///   and allocations throw while the keys are read. No call has begun then. Later exceptions are
+  ///   outcomes.
+  /// Blocks: as `do_call`. No call of this caller is open while it waits for those of others, so
+  ///   callers whose keys overlap do not wait for each other.
+  /// Complexity: to enter, one hash and one copy of each key, and one lock of each shard that has one of
+  ///   them; to settle a key, one lock, or one for each shard where `rest` settles them. No
+  ///   allocation for each key but what its copy takes and, where it is mentioned twice, a promise; as
+  ///   `do_call` for calls that are joined.
+  ///
+  /// `keys` is a range that can be iterated over twice, of what `do_call` takes as a key: a container,
+  /// a braced list, a view. `fn` is callable with `batch<Key, Value>&`, or with that and a `const
+  /// call_context&`. It settles keys by the members of the batch, or returns a range of pairs of a key
+  /// and its value. It is called as an lvalue.
+  template <class Keys = std::initializer_list<Key>, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, const bulk_options& options,
+                                                    Fn&& fn) {
+    check_bulk_loader<Fn>();
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .run(fn);
+  }
+
+  /// As above, waiting for as long as it takes.
+  template <class Keys = std::initializer_list<Key>, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, Fn&& fn) {
+    return do_many(std::forward<Keys>(keys), bulk_options{}, std::forward<Fn>(fn));
+  }
+
+  /// As above, with the loader on `executor`, so that this caller can leave while it runs.
+  ///
+  /// `executor` is as in `do_call_on`; it is called once for every batch, the next one when all calls of
+  /// the one before have ended. Keys that all callers have left before the loader could begin are not
+  /// in its batch.
+  /// Throws: as above; what copying `fn` throws fails the calls of its batch.
+  /// Complexity: as above; to begin a call takes one more copy of its key, three allocations more than
+  ///   its promise, and ten locks.
+  /// Lifetime: each batch has a copy of `fn`, which is destroyed when it has been run. So the loader must
+  ///   not own the group, nor refer to what is gone when this caller has left.
+  template <class Keys = std::initializer_list<Key>, class Executor, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many_on(Keys&& keys, Executor&& executor,
+                                                       const bulk_options& options, Fn&& fn) {
+    using stored = std::decay_t<Fn>;
+    check_bulk_loader<stored>();
+    static_assert(std::copy_constructible<stored>,
+                  "singleflight: each batch on an executor keeps its loader, so the loader must be "
+                  "copyable");
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .template run_on<Executor, stored>(executor, fn);
+  }
+
+  // --- Callers that are not threads ----------------------------------------------------------------
+  // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
+  // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
+  // caller that began it is one of those that wait for it.
+
+  /// Makes the caller follow the listed call of `key`, or begin one, and returns without waiting.
+  ///
+  /// Effects: if no call for `key` is listed, lists one and calls `start(leader<Value>)` on this
+  ///   thread, outside all locks: whatever becomes of the leader ends the call. If `start` throws, the
+  ///   call fails with that exception. When the call has ended, or this caller has left it, `on` runs
+  ///   `done(outcome<Value>)`, once: with the result, or with what `do_call` would throw.
+  /// `on` is an executor as in `do_call_on`, and `done` runs in the task that it is given, never in
+  ///   here; or it is `resume_inline`: then `done` runs on the thread that ends the call or requests the
+  ///   stop, which may be this one, in here. `done` must not throw. If the executor throws, `done` runs
+  ///   where the executor was called; if it drops the task, `done` is destroyed without being called.
+  /// Throws: what hash, equality, key copy and allocations throw; then `done` is not called.
+  ///   `std::invalid_argument` for `attempts == 0`.
+  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, six, four of them
+  ///   of the shard. One allocation for the caller and one for a call that it begins.
+  /// Lifetime: the call keeps alive what it needs of the group, which may be destroyed before it has
+  ///   ended: see `drained`.
+  template <class K = Key, class On, class Start, class Done>
+  void async_call(K&& key, On&& on, const async_options& options, Start&& start, Done&& done) {
+    check_resumption<On>();
+    static_assert(std::is_invocable_v<std::decay_t<Start>, leader<Value>>,
+                  "singleflight: start must be callable with a leader<Value>");
+    static_assert(std::is_invocable_v<std::decay_t<Done>, outcome<Value>>,
+                  "singleflight: done must be callable with an outcome<Value>");
+    using wait =
+        detail::callback_wait<group, std::decay_t<On>, std::decay_t<Start>, std::decay_t<Done>>;
+    check(options);
+    wait::enter(std::make_shared<wait>(*this, Key(lookup_key(std::forward<K>(key))),
+                                       std::forward<On>(on), options, std::forward<Start>(start),
+                                       std::forward<Done>(done)));
+  }
+
+  /// As `do_call`, for a coroutine: `co_await flights.co_call(key, on, load)` gives a
+  /// `result<Value>`, or throws as `do_call` does. Needs <singleflight/coroutine.hpp>, which says the
+  /// rest. Nothing happens before it is awaited.
+  template <class K = Key, class On, class Load>
+  [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
+    check_resumption<On>();
+    check(options);
+    return detail::include_singleflight_coroutine_hpp<group>::template call<On, Load>(
+        *this, Key(lookup_key(std::forward<K>(key))), std::forward<On>(on), options,
+        std::forward<Load>(load));
+  }
+
+  /// As above, with no options.
+  template <class K = Key, class On, class Load>
+  [[nodiscard]] auto co_call(K&& key, On&& on, Load&& load) {
+    return co_call(std::forward<K>(key), std::forward<On>(on), async_options{},
+                   std::forward<Load>(load));
+  }
+
+  /// Refused: a coroutine says where it is resumed.
+  template <class K = Key, class Load>
+  void co_call(K&&, Load&&) {
+    static_assert(
+        detail::always_false<Load>,
+        "singleflight: say where the coroutine is resumed: co_call(key, on, load), where on "
+        "is an executor or singleflight::resume_inline");
+  }
+  /// Refused: nothing here could keep a deadline. (A template, so that `{.attempts = 2}` is none.)
+  template <class K = Key, class On, std::same_as<call_options> Options, class Load>
+  void co_call(K&&, On&&, const Options&, Load&&) {
+    static_assert(
+        detail::always_false<Load>,
+        "singleflight: a coroutine takes async_options, which have no deadline, since the "
+        "library has no timer: request a stop by a timer of yours, or use async_call of "
+        "<singleflight/asio.hpp> or <singleflight/boost_asio.hpp>, which have one");
+  }
+
+  /// Follows the listed call of `key` and waits for it, as `do_call` does, or begins one and returns
+  /// at once.
+  /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any thread.
+  ///   While it is in flight, this caller counts as interested.
+  /// Throws: as `do_call`. The options are those of a wait: a caller that leads has none of them.
+  /// Complexity: as `do_call`; to begin a call takes an allocation, and six locks, four of them of the
+  ///   shard.
+  template <class K = Key>
+  [[nodiscard]] std::variant<result<Value>, leader<Value>> lead_or_follow(
+      K&& key, const call_options& options = {}) {
+    return enter_or_lead(lookup_key(std::forward<K>(key)), limits_of(options));
+  }
+
+  /// Returns: an awaitable that is ready at an instant when no asynchronous call is in flight. Needs
+  ///   <singleflight/coroutine.hpp>. Its coroutine is resumed inline by the thread that has ended the
+  ///   last of them, after all others that waited for it, and may destroy the group.
+  [[nodiscard]] auto drained() {
+    return detail::include_singleflight_coroutine_hpp<group>::drained(shards_.owned());
+  }
+
+  /// Waits until no asynchronous call is in flight.
+  /// Blocks: without end if it is called where such a call is to be ended. Throws: `std::bad_alloc`.
+  void wait_drained() {
+    const std::shared_ptr<detail::waiter_list> last = shards_.owned().until_drained();
+    if (last == nullptr) return;
+    detail::thread_waiter me(*last);
+    static_cast<void>(me.wait_until((clock::time_point::max)()));
+  }
+
+  // --- Both ----------------------------------------------------------------------------------------
 
   /// Unlists the call for `key`, so that the next caller starts a new one: for a writer that wants
   /// no later reader to get what was read before its write. The call goes on, and those who have
@@ -298,11 +509,19 @@ class group {
   }
 
  private:
+  friend struct detail::async_access;
+  template <class, class, class>
+  friend class detail::bulk;
+  template <class, class, class, class>
+  friend class detail::executor_batch;
+
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
   using waiter = detail::waiter<Key, Value>;
   using limits = detail::wait_limits;
   using entry = detail::entry;
+  using owned_call = detail::owned_call<Key, Value>;
+  using async_wait = detail::async_wait<Key, Value>;
   using clock = std::chrono::steady_clock;
   template <class Fn>
   using executor_call_ptr = detail::executor_call_ptr<Key, Value, Fn>;
@@ -332,6 +551,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         call own(hash, home.make_key(std::forward<K>(key)), std::this_thread::get_id(),
                  detail::stop_source_for<Fn, Key>());
+        if constexpr (detail::takes_context<Fn, Key>) own.forgets_before = home.forgets();
         begin(home, own, running, me);
         lock.unlock();
         if constexpr (std::same_as<Limits, limits>) {
@@ -360,10 +580,9 @@ class group {
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
-        detail::make_executor_call(started, home, shards_.on_executors(), hash,
-                                   std::forward<K>(key));
-        wait.attend(home, started->get());
-        started->begin();
+        detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
+        wait.attend(home, started);
+        started->begin(home, started);
         begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -385,9 +604,9 @@ class group {
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key);
     if (running == nullptr || must_run_alone(*running)) {
-      detail::make_executor_call(started, home, shards_.on_executors(), hash, std::forward<K>(key));
-      std::shared_future<Value> future = started->get().shared->future;
-      started->begin();
+      detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
+      std::shared_future<Value> future = started->prepare_future(started, {}).future;
+      started->begin(home, started);
       begin(home, started->get(), running, me);
       lock.unlock();
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -404,6 +623,71 @@ class group {
     return future;
   }
 
+  /// Follows a call, or begins one that somebody else is to end.
+  template <class K>
+  std::variant<result<Value>, leader<Value>> enter_or_lead(K&& key, const limits& given) {
+    const auto [home, hash] = shards_.locate(hash_(key));
+    for (entry me;;) {
+      detail::refuse_if_late(home, given, me);
+      std::shared_ptr<owned_call> begun;  // before the lock: it owns a key
+      waiter wait(given);
+      detail::lock lock(home.mutex);
+      call* const running = joinable(home, hash, key);
+      if (running == nullptr || must_run_alone(*running)) {
+        begun = make_owned(home, hash, std::forward<K>(key));
+        begun->begin(home, begun);
+        begin(home, begun->get(), running, me);
+        lock.unlock();
+        begun->started();
+        return detail::leader_maker::make<Value>(std::move(begun));
+      }
+      const auto refusal = join(home, *running, wait, me);
+      lock.unlock();
+      if (refusal) detail::throw_call_error(*refusal);
+      if (auto answer = wait.wait(home, me)) return *std::move(answer);
+    }
+  }
+
+  /// Makes an asynchronous caller follow a call, or begin one.
+  /// Returns: what has become of it. If it has begun a call, `begun` is that.
+  template <class K>
+  detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
+    const auto [home, hash] = shards_.locate(hash_(key));
+    const detail::lock lock(home.mutex);
+    std::optional<detail::reason> refusal;
+    if (wait.was_stopped()) {  // before anything that others could notice
+      wait.me.count(home, &group_stats::rejected);
+      home.count(&group_stats::cancelled);
+      wait.refuse(detail::reason::stop);
+      return detail::entered::ready;
+    }
+    call* const running = joinable(home, hash, key, wait.inside());
+    if (running == nullptr || must_run_alone(*running, wait.inside())) {
+      begun = make_owned(home, hash, std::forward<K>(key));
+      refusal = wait.attend(home, begun);
+      if (!refusal) {
+        begun->begin(home, begun);
+        begin(home, begun->get(), running, wait.me);
+        return detail::entered::begun;
+      }
+    } else {
+      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive());
+    }
+    wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
+    if (!refusal) return detail::entered::waits;
+    if (*refusal == detail::reason::stop) home.count(&group_stats::cancelled);
+    wait.refuse(*refusal);
+    return detail::entered::ready;
+  }
+
+  template <class K>
+  [[nodiscard]] std::shared_ptr<owned_call> make_owned(shard& home, std::uint64_t hash, K&& key)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    return std::make_shared<owned_call>(home, shards_.owned(), hash,
+                                        home.make_key(std::forward<K>(key)),
+                                        detail::no_stop_source(), false, shards_.alive());
+  }
+
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
   /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
   template <class K>
@@ -417,11 +701,24 @@ class group {
     return nullptr;
   }
 
-  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it:
-  /// see `joinable`.
-  [[nodiscard]] bool must_run_alone(const call& running) const noexcept {
+  /// As above, for a caller inside another call, or in none: nor if the call waits for that one.
+  template <class K>
+  call* joinable(shard& home, std::uint64_t hash, const K& key, const detail::wait_node* inside)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (inside != nullptr && ages()) {
+      call* const running = home.find(hash, key, equal_);
+      if (running != nullptr && detail::waits_for(*running, *inside)) return running;
+    }
+    return joinable(home, hash, key);
+  }
+
+  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it, or
+  /// it waits for the call `inside`: see `joinable`.
+  [[nodiscard]] bool must_run_alone(const call& running,
+                                    const detail::wait_node* inside = nullptr) const noexcept {
     return options_.when_full == group_options::run_alone &&
-           running.followers() >= options_.max_waiters && !is_led_here(running);
+           running.followers() >= options_.max_waiters && !is_led_here(running) &&
+           !(inside != nullptr && detail::waits_for(running, *inside));
   }
 
   [[nodiscard]] static bool is_led_here(const call& running) noexcept {
@@ -459,12 +756,20 @@ class group {
     return refusal;
   }
 
+  /// Returns: a key among those that a caller asks for, or null.
+  [[nodiscard]] detail::bulk_key<Key, Value>* find_in(const detail::bulk_keys<Key, Value>& keys,
+                                                      const Key& key) {
+    return keys.find(shards_.locate(hash_(key)).hash, key, equal_);
+  }
+
   template <class K, class Condition>
   bool forget_if(K&& key, const Condition& condition) {
     const auto [home, hash] = shards_.locate(hash_(key));
     const detail::lock lock(home.mutex);
     call* const running = home.find(hash, key, equal_);
-    if (running == nullptr || !condition(*running)) return false;
+    if (running != nullptr && !condition(*running)) return false;
+    home.forget();
+    if (running == nullptr) return false;
     home.unlist(*running);
     return true;
   }
@@ -497,13 +802,23 @@ class group {
   static constexpr void check_loader() {
     static_assert(detail::is_loader<Fn, Key>,
                   "singleflight: the loader must be callable with nothing, the key, a "
-                  "std::stop_token, or the key and a std::stop_token");
+                  "std::stop_token, a const call_context&, or the key and one of the last two");
     if constexpr (detail::is_loader<Fn, Key>) {
       using returned = decltype(detail::invoke_loader(
-          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::stop_source&>()));
+          std::declval<Fn>(), std::declval<const Key&>(), std::declval<detail::token_function&>(),
+          std::declval<detail::context_function&>()));
       static_assert(std::is_convertible_v<returned, Value>,
                     "singleflight: what the loader returns must convert to the group's Value");
     }
+  }
+
+  template <class Fn>
+  static constexpr void check_bulk_loader() {
+    using loader = std::remove_reference_t<Fn>;
+    static_assert(detail::takes_batch<loader, Key, Value> ||
+                      detail::takes_batch_and_context<loader, Key, Value>,
+                  "singleflight: a bulk loader must be callable with a singleflight::batch<Key, "
+                  "Value>&, or with that and a const call_context&");
   }
 
   template <class Executor, class Fn>
@@ -518,11 +833,33 @@ class group {
         "[&](auto task) { pool.post(std::move(task)); }");
   }
 
+  template <class On>
+  static constexpr void check_resumption() {
+    static_assert(
+        std::same_as<std::decay_t<On>, resume_inline_t> ||
+            std::is_invocable_v<std::decay_t<On>&, detail::any_task>,
+        "singleflight: say where the caller is resumed: by an executor, which is callable "
+        "with a function object, or singleflight::resume_inline");
+  }
+
+  static void check(const async_options& options) {
+    if (options.attempts == 0) {
+      throw std::invalid_argument("singleflight: async_options::attempts must be at least 1");
+    }
+  }
+
   [[nodiscard]] static limits limits_of(const call_options& options) {
     if (options.attempts == 0) {
       throw std::invalid_argument("singleflight: call_options::attempts must be at least 1");
     }
     return limits(options);
+  }
+
+  [[nodiscard]] static std::size_t max_batch_of(const bulk_options& options) {
+    if (options.max_batch == 0) {
+      throw std::invalid_argument("singleflight: bulk_options::max_batch must be at least 1");
+    }
+    return options.max_batch;
   }
 
   static constexpr std::size_t max_shards = 65'536;

@@ -12,30 +12,30 @@
 #include <utility>
 
 #include "config.hpp"
+#include "keep_alive.hpp"
 #include "stop.hpp"
-#include "stoppable_wait.hpp"
+#include "wait_graph.hpp"
+#include "waiter_list.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 template <class Key, class Value>
 struct call;
 
-/// A reference to a call that stays valid after the call has ended: for followers that can leave,
-/// for waits in the wait graph, and for the caller that had an executor run the call. Never by the
-/// call's address, which may be another call's by the time they look.
+/// A reference to a call that stays valid after the call has ended: for followers that can leave or
+/// are no threads, for waits in the wait graph, and for the caller that began a call elsewhere. Never
+/// by the call's address, which may be another call's by the time they look.
 template <class Key, class Value>
 struct call_handle {
   call<Key, Value>* running =
       nullptr;          // null after the call has ended; guarded by the shard's mutex
   bool joined = false;  // the final `call::joined()`; fixed when the result is published
-  std::optional<stoppable_wait> stoppable;  // made under the shard's mutex, before the call ends
-  bool watched =
-      false;  // whether an edge of the wait graph points at `leader`; by the shard's mutex
-
-  /// `call::leader`, from when the handle is watched until the call has ended. Written under the
-  /// mutexes of shard and graph, so it may be read under either; after the end of the call by the
-  /// leader alone, under the graph's.
-  std::thread::id leader;
+  std::optional<waiter_list> waiters;  // made under the shard's mutex, before the call ends
+  bool watched = false;  // whether the wait graph is shown who leads; by the shard's mutex
+  std::shared_future<Value> future;  // for the caller that began the call, if it does not lead it
+  bool lost = false;                 // in a forked child: whoever leads the call is not in it
+  wait_node node;
+  block_ptr alive;  // keeps the shard for asynchronous waiters that leave; by the shard's mutex
 };
 
 /// What a caller holds of the call that it waits for.
@@ -45,14 +45,20 @@ struct wait_ticket {
   std::shared_ptr<call_handle<Key, Value>> handle;  // null if it can only wait to the end
 };
 
-/// What followers wait on. The first of them makes it, so that a call that nobody joins costs no
-/// allocation: most calls end alone, and a promise takes two.
-template <class Key, class Value>
-struct shared_state {
+/// What a call and its future share.
+template <class Value>
+struct channel {
   std::promise<Value> promise;  // used only by the thread that ends the call, after it is unlisted
   std::shared_future<Value> future = promise.get_future().share();
+};
+
+/// What callers wait on. The first of them makes it, and the first that joins the channel, so that a
+/// call that nobody joins costs no allocation: most calls end alone, and a promise takes two.
+template <class Key, class Value>
+struct shared_state {
+  std::optional<detail::channel<Value>> channel;        // empty until a caller waits in it
   std::size_t waiters = 0;                              // callers that wait now
-  bool leader_waits = false;                            // the caller that had an executor run it
+  bool leader_waits = false;                            // the caller that began it, elsewhere
   std::chrono::steady_clock::time_point waiting_since;  // without a break
   bool joined = false;                                  // whether any caller has followed
   bool handed_out = false;                              // whether any caller was given the future
@@ -100,6 +106,7 @@ struct call {
   std::size_t interested = 1;  // callers that still want the result, the one that began it included
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
+  std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -29,9 +29,9 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// Features that a waiter requires of the call.
 struct wait_needs {
-  bool to_leave;       // by a deadline or the group's max_age
-  bool to_be_stopped;  // by a stop request
-  bool an_edge;        // in the wait graph
+  bool to_leave = false;     // by a deadline or the group's max_age
+  bool to_be_woken = false;  // otherwise than by the future: see waiter_list.hpp
+  bool an_edge = false;      // in the wait graph
 };
 
 /// One shard of a group: the listed calls of some of its keys, its counters, and the mutex that
@@ -91,9 +91,18 @@ class alignas(64) call_map {
     --listed_;
   }
 
+  /// Notes that a caller wants no result that was read before now.
+  void forget() noexcept SINGLEFLIGHT_REQUIRES(mutex) { ++forgets_; }
+
+  /// Returns: how often a key of this shard was forgotten or a call superseded.
+  [[nodiscard]] std::uint64_t forgets() const noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    return forgets_;
+  }
+
   /// Takes a listed call out of the map because of its age.
   void supersede(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     unlist(c);
+    forget();
     count(&group_stats::superseded);
   }
 
@@ -101,17 +110,30 @@ class alignas(64) call_map {
   /// Throws: `std::bad_alloc`, and then no other caller notices.
   wait_ticket<Key, Value> make_ticket(call_type& c, wait_needs needs) SINGLEFLIGHT_REQUIRES(mutex) {
     if (!c.shared) c.shared.emplace();
+    if (!c.shared->channel) {
+      c.shared->channel.emplace();
+      if (c.shared->handle != nullptr) c.shared->handle->future = c.shared->channel->future;
+    }
+    if (needs.to_leave || needs.to_be_woken || needs.an_edge) make_handle(c, needs);
+    return {c.shared->channel->future, c.shared->handle};
+  }
+
+  /// Returns: the handle of the call, with what a caller needs of it.
+  /// Throws: `std::bad_alloc`, and then no other caller notices.
+  const std::shared_ptr<handle_type>& make_handle(call_type& c, wait_needs needs)
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    if (!c.shared) c.shared.emplace();
     std::shared_ptr<handle_type>& handle = c.shared->handle;
-    if (handle == nullptr && (needs.to_leave || needs.to_be_stopped || needs.an_edge)) {
+    if (handle == nullptr) {
       handle = std::make_shared<handle_type>();
       handle->running = &c;
     }
-    if (needs.to_be_stopped && !handle->stoppable) handle->stoppable.emplace();
+    if (needs.to_be_woken && !handle->waiters) handle->waiters.emplace();
     if (needs.an_edge && !handle->watched) {
       handle->watched = true;
       show_leader(c);
     }
-    return {c.shared->future, handle};
+    return handle;
   }
 
   /// Says which thread leads the call: none while an executor has it queued.
@@ -123,14 +145,20 @@ class alignas(64) call_map {
   /// Counts one more waiter. The interest of that caller is counted already.
   void add_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.shared->waiters == 0) c.shared->waiting_since = std::chrono::steady_clock::now();
-    c.shared->handed_out = true;
     ++c.shared->waiters;
     ++stats_.waiting;
+  }
+
+  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits.
+  void add_beginner(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.shared->leader_waits = true;
+    add_waiter(c);
   }
 
   /// Counts a caller among those that have joined the call and wait for it.
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     c.shared->joined = true;
+    c.shared->handed_out = true;
     ++c.interested;
     add_waiter(c);
   }
@@ -156,32 +184,35 @@ class alignas(64) call_map {
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.listed()) unlist(c);
     key_buffer_.keep(c.key);
-    c.ended = true;
-    --stats_.in_flight;
-    if (!c.shared) return;
-    stats_.waiting -= c.shared->waiters;
-    if (handle_type* handle = c.shared->handle.get()) {
-      handle->running = nullptr;
-      handle->joined = c.shared->joined;
-    }
+    end_unlisted(c);
+  }
+
+  /// As `end`, for a call whose key is looked at afterwards.
+  void end_and_leave_key(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (c.listed()) unlist(c);
+    end_unlisted(c);
   }
 
   /// In a forked child, which has only this thread: takes the calls of other threads out of the map,
   /// and the followers of this thread's out of the accounts. Runs no user code. Those calls are on
   /// stacks of threads that are gone, which are still readable here and may be reused later. `lost`
   /// is for holders of their futures. Calls that were not listed stay in the gauges.
-  void forget_other_threads(const std::exception_ptr& lost) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+  /// Returns: how many asynchronous calls were among those.
+  std::size_t forget_other_threads(const std::exception_ptr& lost) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    std::size_t asynchronous = 0;
     for (std::size_t i = 0; i < bucket_count_; ++i) {
       for (call_type* c = buckets_[i]; c != nullptr;) {
         call_type* const next = c->next;
         if (c->leader == std::this_thread::get_id()) {
           forget_followers(*c);
         } else {
-          lose(*c, lost);
+          if (lose(*c, lost)) ++asynchronous;
         }
         c = next;
       }
     }
+    return asynchronous;
   }
 
   [[nodiscard]] const group_stats& stats() const SINGLEFLIGHT_REQUIRES(mutex) { return stats_; }
@@ -198,6 +229,17 @@ class alignas(64) call_map {
  private:
   static constexpr std::size_t first_buckets = 8;
 
+  void end_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.ended = true;
+    --stats_.in_flight;
+    if (!c.shared) return;
+    stats_.waiting -= c.shared->waiters;
+    if (handle_type* handle = c.shared->handle.get()) {
+      handle->running = nullptr;
+      handle->joined = c.shared->joined;
+    }
+  }
+
   [[nodiscard]] std::size_t bucket_of(std::uint64_t hash) const noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
     return static_cast<std::size_t>(hash >> shift_);
@@ -205,7 +247,7 @@ class alignas(64) call_map {
 
   /// Shows the wait graph who leads the call.
   void show_leader(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    the_wait_graph().set_leader(c.shared->handle->leader, c.leader);
+    the_wait_graph().set_leader(c.shared->handle->node, c.leader);
   }
 
   static void link(call_type& c, call_type*& bucket) noexcept {
@@ -221,21 +263,30 @@ class alignas(64) call_map {
     c.shared->waiters -= gone;
     c.interested -= gone;
     stats_.waiting -= gone;
-    if (c.shared->handle != nullptr)
-      c.shared->handle->stoppable.reset();  // points into their frames
+    // Points into their frames.
+    if (c.shared->handle != nullptr && c.shared->handle->waiters) {
+      c.shared->handle->waiters->forget_all();
+    }
   }
 
-  /// Takes out a call that a forked child will never end.
-  void lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
+  /// Takes out a call that a forked child will never end. Returns: whether it is asynchronous.
+  bool lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
     unlist(c);
     --stats_.in_flight;
-    if (!c.shared) return;
+    if (!c.shared) return false;
     stats_.waiting -= c.shared->waiters;
-    if (handle_type* handle = c.shared->handle.get()) handle->running = nullptr;
+    handle_type* const handle = c.shared->handle.get();
+    if (handle != nullptr) {
+      handle->running = nullptr;
+      handle->lost = true;
+      // Whoever comes to wait is the caller whose executor forks: its call is over.
+      if (handle->waiters) handle->waiters->forget_all(true);
+    }
 #if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
-    if (std::exchange(c.shared->handed_out, false)) c.shared->promise.set_exception(why);
+    if (std::exchange(c.shared->handed_out, false)) c.shared->channel->promise.set_exception(why);
 #endif
+    return handle != nullptr && !handle->node.by_thread;
   }
 
   /// Doubles the buckets. Where there is no memory for that, chains get longer instead: a caller
@@ -263,6 +314,7 @@ class alignas(64) call_map {
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
+  std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -38,6 +38,13 @@
 #define SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE
 #endif
 
+/// For what must not be compiled into its caller.
+#if defined(_MSC_VER)
+#define SINGLEFLIGHT_DETAIL_NOINLINE __declspec(noinline)
+#else
+#define SINGLEFLIGHT_DETAIL_NOINLINE __attribute__((noinline))
+#endif
+
 /// Has clang warn where what a member function returns outlives the object that it belongs to.
 #if defined(__clang__)
 #define SINGLEFLIGHT_DETAIL_LIFETIMEBOUND [[clang::lifetimebound]]

@@ -18,8 +18,10 @@
 #include "call_map.hpp"
 #include "config.hpp"
 #include "mutex.hpp"
+#include "owned_call.hpp"
 #include "saturating_time.hpp"
 #include "stop.hpp"
+#include "stoppable_wait.hpp"
 #include "wait_graph.hpp"
 
 // What a caller does that waits for a call: join it, wait, and leave it or take its result.
@@ -61,6 +63,17 @@ struct entry {
   }
 };
 
+/// Whether a call waits for another one, through others or not.
+template <class Key, class Value>
+[[nodiscard]] bool waits_for(const call<Key, Value>& running, const wait_node& other) noexcept {
+  if (running.shared && running.shared->handle != nullptr && running.shared->handle->watched) {
+    return the_wait_graph().waits_for(running.shared->handle->node, other);
+  }
+  wait_node unwatched;
+  unwatched.leader = running.leader;
+  return the_wait_graph().waits_for(unwatched, other);
+}
+
 /// Turns away a caller that comes too late already, without a trace but in the counters.
 template <class Key, class Value>
 void refuse_if_late(call_map<Key, Value>& home, const wait_limits& limits, entry& me) {
@@ -75,6 +88,28 @@ void refuse_if_late(call_map<Key, Value>& home, const wait_limits& limits, entry
     home.count(stopped ? &group_stats::cancelled : &group_stats::timed_out);
   }
   throw_call_error(stopped ? reason::stop : reason::deadline);
+}
+
+/// Takes a caller out of the accounts of its call. If the call has ended, its end has done that
+/// already, and only the move of the value is left: a caller that wanted a newer call waits for it; one
+/// whose deadline or stop request has come leaves at once. `began`: the caller has begun the call.
+/// Runs the loader's stop callbacks if it is the last caller to leave.
+/// Returns: false if the caller is to stay for the result.
+template <class Key, class Value>
+bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began,
+                reason why) {
+  lock guard(home.mutex);
+  call<Key, Value>* const running = handle.running;
+  if (running == nullptr && why == reason::newer_call) return false;
+  if (why == reason::deadline) home.count(&group_stats::timed_out);
+  if (why == reason::stop) home.count(&group_stats::cancelled);
+  if (running == nullptr) return true;
+  if (why == reason::newer_call && running->listed()) home.supersede(*running);
+  if (began) running->shared->leader_waits = false;
+  stop_source loader = home.remove_waiter(*running);
+  guard.unlock();
+  loader.request_stop();
+  return true;
 }
 
 /// One caller's wait for one call, in that caller's frame.
@@ -101,13 +136,21 @@ class waiter {
     return std::nullopt;
   }
 
+  /// Lets the caller that has joined a call run user code before it waits.
+  void not_yet() noexcept { edge_.disconnect(); }
+
+  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being ended.
+  void abandon(shard& home) {
+    if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
+  }
+
   /// Has the caller wait for a call that it is about to begin on an executor.
   /// Throws: `std::bad_alloc`, and then the call must not begin.
-  void attend(shard& home, call_type& own) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  void attend(shard& home, const std::shared_ptr<owned_call<Key, Value>>& own)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     began_ = true;
-    ticket_ = home.make_ticket(own, needs());
-    home.add_waiter(own);
-    own.shared->leader_waits = true;
+    ticket_ = own->prepare_future(own, needs());
+    home.add_beginner(own->get());
   }
 
   /// Waits for the call to end, or for this caller to leave it.
@@ -133,13 +176,13 @@ class waiter {
 
   [[nodiscard]] wait_needs needs() const noexcept {
     return {.to_leave = limits_.has_deadline() || expiry_ != (clock::time_point::max)(),
-            .to_be_stopped = limits_.can_be_stopped(),
+            .to_be_woken = limits_.can_be_stopped(),
             .an_edge = is_nested()};
   }
 
   /// Returns: false if to wait now would close a circle.
   [[nodiscard]] bool connect() noexcept {
-    return edge_.connected || !is_nested() || edge_.connect(ticket_.handle->leader);
+    return edge_.connected || !is_nested() || edge_.connect(ticket_.handle->node);
   }
 
   /// Blocks until the result is there or this caller does not want to wait any longer. From here on
@@ -158,7 +201,7 @@ class waiter {
   [[nodiscard]] bool block_until(shard& home, clock::time_point until) {
     try {
       if (limits_.can_be_stopped()) {
-        return ticket_.handle->stoppable->wait(limits_.options(), until);
+        return wait_stoppably(*ticket_.handle->waiters, limits_.options(), until);
       }
       if (until != (clock::time_point::max)()) {
         return ticket_.future.wait_until(until) == std::future_status::ready;
@@ -167,7 +210,7 @@ class waiter {
       return true;
     } catch (...) {  // forced unwinding: this thread is cancelled while it waits
       edge_.disconnect();
-      if (ticket_.handle != nullptr) take_leave(home, reason::leader_exited);  // not counted
+      abandon(home);
       throw;
     }
   }
@@ -181,23 +224,9 @@ class waiter {
     return true;
   }
 
-  /// Takes this caller out of the accounts of its call. If the call has ended, its end has done that
-  /// already, and only the move of the value is left: a caller that wanted a newer call waits for it; one
-  /// whose deadline or stop request has come leaves at once.
-  /// Returns: false if this caller is to stay for the result.
+  /// Returns: as `detail::take_leave`.
   bool take_leave(shard& home, reason why) {
-    lock guard(home.mutex);
-    call_type* const running = ticket_.handle->running;
-    if (running == nullptr && why == reason::newer_call) return false;
-    if (why == reason::deadline) home.count(&group_stats::timed_out);
-    if (why == reason::stop) home.count(&group_stats::cancelled);
-    if (running == nullptr) return true;
-    if (why == reason::newer_call && running->listed()) home.supersede(*running);
-    if (began_) running->shared->leader_waits = false;
-    stop_source loader = home.remove_waiter(*running);
-    guard.unlock();
-    loader.request_stop();
-    return true;
+    return detail::take_leave(home, *ticket_.handle, began_, why);
   }
 
   const wait_limits& limits_;

@@ -4,14 +4,16 @@
 
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <new>
 #include <span>
 
 #include "../call_error.hpp"
 #include "call_map.hpp"
 #include "config.hpp"
-#include "executor_calls.hpp"
+#include "keep_alive.hpp"
 #include "mutex.hpp"
+#include "owned_calls.hpp"
 #include "wait_graph.hpp"
 
 #if !defined(_WIN32) && __has_include(<pthread.h>)
@@ -23,8 +25,8 @@
 // the one that forked: it lacks those that held locks, led calls and waited for them. So a fork
 // happens while the forking thread holds the lock of every shard, and the child forgets the others.
 //
-// Order of the locks: the list of groups, the shards, the executor calls. The code takes the lock of
-// the executor calls inside that of a shard, too. The wait graph is not locked: a child begins with
+// Order of the locks: the list of groups, the shards, the owned calls. The code takes the lock of
+// the owned calls inside that of a shard, too. The wait graph is not locked: a child begins with
 // an empty one.
 //
 // Each program and shared object has a list and handlers of its own, which end with it: a handler
@@ -134,38 +136,77 @@ SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE inline const bool forks_are_handled =
 
 #endif
 
-/// A group in the list, and its executor calls.
+/// The head of a block of memory with the shards of a group: the group in the list, and its owned
+/// calls.
 template <class Key, class Value>
-class registered_group final : public group_in_list {
+class registered_group final : public group_in_list, public counted_block {
  public:
-  explicit registered_group(std::span<call_map<Key, Value>> shards) noexcept
-      : group_in_list(groups_of_this_image), shards_(shards) {
-    enter_list();
+  using shard = call_map<Key, Value>;
+
+  /// Makes a block with that many shards, which frees itself when no `block_ptr` points at it.
+  /// Returns: the first of the shards. Throws: `std::bad_alloc`.
+  [[nodiscard]] static shard* make(std::size_t count) {
+    constexpr std::size_t head_size = shards_of_head();
+    shard* const first = memory().allocate(head_size + count) + head_size;
+    try {
+      std::uninitialized_default_construct_n(first, count);
+    } catch (...) {
+      memory().deallocate(first - head_size, head_size + count);
+      throw;
+    }
+    ::new (static_cast<void*>(first - head_size)) registered_group({first, count});
+    return first;
   }
-  ~registered_group() { leave_list(); }
+
+  /// Returns: the head of the block that has these shards.
+  [[nodiscard]] static registered_group& before(shard* first) noexcept {
+    return *std::launder(reinterpret_cast<registered_group*>(first - shards_of_head()));
+  }
 
   void lock_before_fork() noexcept override SINGLEFLIGHT_NOT_ANALYSED {
     for (auto& s : shards_) s.mutex.lock_before_fork();
-    on_executors.lock_before_fork();
+    owned.lock_before_fork();
   }
 
   void unlock_in_parent() noexcept override SINGLEFLIGHT_NOT_ANALYSED {
-    on_executors.unlock_after_fork();
+    owned.unlock_after_fork();
     for (auto& s : shards_) s.mutex.unlock_after_fork();
   }
 
   void unlock_in_child(const std::exception_ptr& lost) noexcept override SINGLEFLIGHT_NOT_ANALYSED {
-    on_executors.forget_other_threads();
+    owned.forget_other_threads();
     for (auto& s : shards_) {
-      s.forget_other_threads(lost);
+      owned.remove_asynchronous(s.forget_other_threads(lost));
       s.mutex.renew_after_fork();
     }
   }
 
-  executor_calls on_executors;
+  owned_calls owned;
 
  private:
-  const std::span<call_map<Key, Value>> shards_;
+  // Not new[]: g++ for 32-bit ARM does not align what that makes.
+  using memory = std::allocator<shard>;
+
+  explicit registered_group(std::span<shard> shards) noexcept
+      : group_in_list(groups_of_this_image), shards_(shards) {
+    static_assert(alignof(registered_group) <= alignof(shard));
+    enter_list();
+  }
+  ~registered_group() { leave_list(); }
+
+  void free() noexcept override {
+    const std::span<shard> all = shards_;
+    this->~registered_group();
+    std::destroy_n(all.data(), all.size());
+    memory().deallocate(all.data() - shards_of_head(), shards_of_head() + all.size());
+  }
+
+  /// Returns: the room that the head of the block takes, in shards.
+  [[nodiscard]] static constexpr std::size_t shards_of_head() noexcept {
+    return (sizeof(registered_group) + sizeof(shard) - 1) / sizeof(shard);
+  }
+
+  const std::span<shard> shards_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

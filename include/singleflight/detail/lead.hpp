@@ -14,6 +14,7 @@
 #include "call.hpp"
 #include "call_map.hpp"
 #include "config.hpp"
+#include "context.hpp"
 #include "loader.hpp"
 #include "mutex.hpp"
 #include "stop.hpp"
@@ -25,33 +26,26 @@
 // is no value, `fail` do this: both unlist first and publish after.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and has
-/// no exception_ptr.
-[[nodiscard]] inline std::exception_ptr current_failure() noexcept {
-  if (std::exception_ptr thrown = std::current_exception()) return thrown;
-  return make_call_error(reason::leader_exited);
-}
-
 template <class Key, class Value>
 void count_failure(call_map<Key, Value>& home) noexcept {
   const lock guard(home.mutex);
   home.count(&group_stats::failed);
 }
 
-/// Tells those who do not wait in the future that it is ready: stoppable followers and the wait
+/// Tells those who do not wait in the future that the result is there: other waiters and the wait
 /// graph.
 template <class Key, class Value>
 void announce(call<Key, Value>& own) noexcept {
-  call_handle<Key, Value>* const handle = own.shared->handle.get();
+  const std::shared_ptr<call_handle<Key, Value>>& handle = own.shared->handle;
   if (handle == nullptr) return;
-  if (handle->leader != std::thread::id()) the_wait_graph().set_leader(handle->leader, {});
-  if (handle->stoppable) handle->stoppable->publish();
+  if (handle->watched) the_wait_graph().end(handle->node);
+  if (handle->waiters) handle->waiters->publish(handle);
 }
 
 template <class Key, class Value>
 void publish_failure(call<Key, Value>& own, std::exception_ptr why) {
-  if (!own.handed_out()) return;
-  own.shared->promise.set_exception(std::move(why));
+  if (!own.shared) return;
+  if (own.handed_out()) own.shared->channel->promise.set_exception(std::move(why));
   detail::announce(own);
 }
 
@@ -71,7 +65,9 @@ template <class Key, class Value, class Fn>
 [[nodiscard]] loaded<Value> run(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   try {
     const leading here;
-    return detail::load<Value>(std::forward<Fn>(fn), own.key, own.stop);
+    const auto token = [&] { return detail::token_of(own.stop); };
+    const auto context = [&] { return context_of<Key, Value>(home, own); };
+    return detail::load<Value>(std::forward<Fn>(fn), own.key, token, context);
   } catch (...) {
     detail::fail(home, own, current_failure());
     throw;  // in place: the forced unwinding of a thread that exits must go on
@@ -86,9 +82,9 @@ void publish(call_map<Key, Value>& home, call<Key, Value>& own,
   try {
     const leading here;  // the move is user code, and may wait
     if constexpr (std::is_void_v<Value>) {
-      own.shared->promise.set_value();
+      own.shared->channel->promise.set_value();
     } else {
-      own.shared->promise.set_value(std::move(value));
+      own.shared->channel->promise.set_value(std::move(value));
     }
   } catch (...) {
     detail::count_failure(home);
@@ -109,6 +105,29 @@ template <class Key, class Value>
   }
 }
 
+/// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it.
+template <class Key, class Value, class Keep>
+void end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
+              const Keep& keep) noexcept {
+  {
+    const lock guard(home.mutex);
+    home.end(own);
+  }
+  if (own.handed_out()) {
+    try {
+      detail::publish(home, own, value);
+    } catch (...) {  // the move threw, which those who wait have been told
+    }
+    return;
+  }
+  try {
+    keep(value);
+  } catch (...) {
+    detail::count_failure(home);
+  }
+  if (own.shared) detail::announce(own);
+}
+
 /// Leads a call from its loader to its published result.
 /// Returns: the leader's result. Throws: what the loader, or moving its value, throws, after all who
 /// wait have been told.
@@ -121,7 +140,7 @@ result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   }
   if (!own.handed_out()) return detail::keep<Key, Value>(home, value);
   detail::publish(home, own, value);
-  return result_maker::of<Value>(std::move(own.shared->future), own.joined(), true);
+  return result_maker::of<Value>(std::move(own.shared->channel->future), own.joined(), true);
 }
 
 /// Takes back the leader's interest in a call that may be over already.

@@ -60,6 +60,9 @@ class SINGLEFLIGHT_DETAIL_TSA(capability("mutex")) mutex {
   void lock() noexcept SINGLEFLIGHT_DETAIL_TSA(acquire_capability()) { mutex_.lock(); }
   void unlock() noexcept SINGLEFLIGHT_DETAIL_TSA(release_capability()) { mutex_.unlock(); }
 
+  /// For `std::condition_variable`, which waits with no other.
+  [[nodiscard]] std::mutex& standard() noexcept { return mutex_; }
+
   void lock_before_fork() noexcept { detail::lock_before_fork(mutex_); }
   void unlock_after_fork() noexcept { detail::unlock_after_fork(mutex_); }
   void renew_after_fork() noexcept { detail::renew_after_fork(mutex_); }

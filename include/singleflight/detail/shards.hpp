@@ -5,20 +5,19 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <span>
 
 #include "call_map.hpp"
 #include "config.hpp"
-#include "executor_calls.hpp"
 #include "fork.hpp"
 #include "hash.hpp"
+#include "keep_alive.hpp"
+#include "owned_calls.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// The shards of a group, and which of them a hash belongs to. They are in one block of memory with
-/// what a fork needs to find them, and with the group's executor calls: a forked child may lack the
+/// what a fork needs to find them, and with the group's owned calls: a forked child may lack the
 /// thread in whose frame the group itself is.
 template <class Key, class Value>
 class shards {
@@ -29,26 +28,17 @@ class shards {
   explicit shards(std::size_t wanted)
       : bits_(static_cast<int>(std::bit_width(wanted - 1))),
         mask_((std::size_t{1} << bits_) - 1),
-        first_(memory().allocate(1 + count()) + 1) {
-    try {
-      std::uninitialized_default_construct_n(first_, count());
-    } catch (...) {
-      memory().deallocate(first_ - 1, 1 + count());
-      throw;
-    }
-    head_ = ::new (static_cast<void*>(first_ - 1)) head(all());
-  }
+        first_(block::make(mask_ + 1)),
+        alive_(head()) {}
   shards(const shards&) = delete;  // calls point into them
   shards& operator=(const shards&) = delete;
-  ~shards() {
-    if (kept_) return;
-    head_->~head();
-    std::destroy_n(first_, count());
-    memory().deallocate(first_ - 1, 1 + count());
-  }
+  ~shards() { head().close(); }
 
   /// Keeps the shards after the end of this object, for calls that end later.
-  void keep() noexcept { kept_ = true; }
+  void keep() noexcept { alive_.leak(); }
+
+  /// Returns: what keeps the shards alive as long as it lives.
+  [[nodiscard]] const block_ptr& alive() const noexcept { return alive_; }
 
   /// The shard of a key, and the key's hash within that shard, whose high bits pick the bucket.
   struct location {
@@ -65,22 +55,18 @@ class shards {
   [[nodiscard]] std::span<shard> all() noexcept { return {first_, count()}; }
   [[nodiscard]] std::span<const shard> all() const noexcept { return {first_, count()}; }
 
-  [[nodiscard]] executor_calls& on_executors() noexcept { return head_->on_executors; }
+  [[nodiscard]] owned_calls& owned() noexcept { return head().owned; }
 
  private:
-  using head = registered_group<Key, Value>;
-  static_assert(sizeof(head) <= sizeof(shard));
-  static_assert(alignof(head) <= alignof(shard));
-  // Not new[]: g++ for 32-bit ARM does not align what that makes.
-  using memory = std::allocator<shard>;
+  using block = registered_group<Key, Value>;
 
   [[nodiscard]] std::size_t count() const noexcept { return mask_ + 1; }
+  [[nodiscard]] block& head() noexcept { return block::before(first_); }
 
   const int bits_;  // of a hash that pick the shard
   const std::size_t mask_;
-  bool kept_ = false;
-  shard* const first_;  // behind the head of the block, which takes the room of a shard
-  head* head_;
+  shard* const first_;  // behind the head of the block
+  block_ptr alive_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

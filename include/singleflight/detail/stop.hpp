@@ -22,6 +22,10 @@ using stop_source = std::stop_source;
 
 [[nodiscard]] inline stop_source no_stop_source() noexcept { return stop_source(std::nostopstate); }
 
+[[nodiscard]] inline std::stop_token token_of(const stop_source& source) noexcept {
+  return source.get_token();
+}
+
 [[nodiscard]] inline bool can_be_stopped(const call_options& options) noexcept {
   return options.stop.stop_possible();
 }
@@ -48,6 +52,8 @@ struct stop_source {
 };
 
 [[nodiscard]] constexpr stop_source no_stop_source() noexcept { return {}; }
+
+[[nodiscard]] constexpr int token_of(const stop_source&) noexcept { return 0; }
 
 [[nodiscard]] constexpr bool can_be_stopped(const call_options&) noexcept { return false; }
 [[nodiscard]] constexpr bool was_stopped(const call_options&) noexcept { return false; }

@@ -8,6 +8,8 @@
 
 #include "../options.hpp"
 #include "config.hpp"
+#include "mutex.hpp"
+#include "waiter_list.hpp"
 
 #if defined(__cpp_lib_jthread)
 #include <stop_token>
@@ -15,80 +17,69 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-#if defined(__cpp_lib_jthread)
-
-/// The wait of followers with a stop token, since the wait in a future cannot be interrupted. Each
-/// follower waits on a condition variable of its own frame, so that to stop one wakes no other.
-class stoppable_wait {
+/// The wait of a thread with a stop token, since the wait in a future cannot be interrupted. Each
+/// thread waits on a condition variable of its own frame, so that to stop one wakes no other.
+class thread_waiter : public waiter_node {
  public:
-  /// Returns: whether the result has been published, rather than the caller stopped or out of time.
-  [[nodiscard]] bool wait(const call_options& options,
-                          std::chrono::steady_clock::time_point until) {
-    waiter me(*this);
-    const std::stop_callback wake(options.stop, [&me]() noexcept { me.stop(); });
-    std::unique_lock lock(mutex_);  // after the callback, whose end may have to wait for the mutex
-    const auto over = [this, &me] { return published_ || me.stopped; };
-    if (until == (std::chrono::steady_clock::time_point::max)()) {
-      me.changed.wait(lock, over);
-    } else {
-      me.changed.wait_until(lock, until, over);
-    }
-    return published_;
+  explicit thread_waiter(waiter_list& all) noexcept
+      : waiter_node(kind::thread, &notify), all_(all) {
+    const lock guard(all_.mutex);
+    all_.add(*this);
+  }
+  thread_waiter(const thread_waiter&) = delete;
+  thread_waiter& operator=(const thread_waiter&) = delete;
+  ~thread_waiter() {
+    const lock guard(all_.mutex);
+    all_.remove(*this);
   }
 
-  /// Notifies under the mutex, which keeps the waiters in their frames.
-  void publish() noexcept {
-    const std::lock_guard lock(mutex_);
-    published_ = true;
-    for (waiter* w = first_; w != nullptr; w = w->next) w->changed.notify_one();
+  void stop() noexcept {
+    const lock guard(all_.mutex);
+    stopped_ = true;
+    changed_.notify_one();
+  }
+
+  /// Returns: whether the result has been published, rather than the thread stopped or out of time.
+  [[nodiscard]] bool wait_until(std::chrono::steady_clock::time_point until)
+      SINGLEFLIGHT_NOT_ANALYSED {
+    std::unique_lock guard(all_.mutex.standard());
+    const auto over = [this]() SINGLEFLIGHT_NOT_ANALYSED { return all_.published() || stopped_; };
+    if (until == (std::chrono::steady_clock::time_point::max)()) {
+      changed_.wait(guard, over);
+    } else {
+      changed_.wait_until(guard, until, over);
+    }
+    return all_.published();
   }
 
  private:
-  /// One waiting follower, in the list while it lives. Guarded by the mutex.
-  struct waiter {
-    explicit waiter(stoppable_wait& every) noexcept : all(every) {
-      const std::lock_guard lock(all.mutex_);
-      next = all.first_;
-      if (next != nullptr) next->link = &next;
-      all.first_ = this;
-    }
-    waiter(const waiter&) = delete;  // linked by address
-    waiter& operator=(const waiter&) = delete;
-    ~waiter() {
-      const std::lock_guard lock(all.mutex_);
-      *link = next;
-      if (next != nullptr) next->link = link;
-    }
+  static void notify(waiter_node& n) noexcept {
+    static_cast<thread_waiter&>(n).changed_.notify_one();
+  }
 
-    void stop() noexcept {
-      const std::lock_guard lock(all.mutex_);
-      stopped = true;
-      changed.notify_one();
-    }
-
-    stoppable_wait& all;
-    std::condition_variable changed;
-    bool stopped = false;
-    waiter* next;
-    waiter** link = &all.first_;  // what points at this one
-  };
-
-  std::mutex mutex_;
-  waiter* first_ = nullptr;  // guarded by mutex_
-  bool published_ = false;   // guarded by mutex_
+  waiter_list& all_;
+  std::condition_variable changed_;
+  bool stopped_ = false;  // guarded by the mutex of the list
 };
+
+#if defined(__cpp_lib_jthread)
+
+/// Returns: as `thread_waiter::wait_until`.
+[[nodiscard]] SINGLEFLIGHT_DETAIL_NOINLINE inline bool wait_stoppably(
+    waiter_list& all, const call_options& options, std::chrono::steady_clock::time_point until) {
+  thread_waiter me(all);
+  const std::stop_callback wake(options.stop, [&me]() noexcept { me.stop(); });
+  return me.wait_until(
+      until);  // locks after the callback, whose end may have to wait for the mutex
+}
 
 #else
 
-/// Where there are no stop tokens, no follower waits here.
-class stoppable_wait {
- public:
-  [[nodiscard]] static bool wait(const call_options&,
-                                 std::chrono::steady_clock::time_point) noexcept {
-    return false;
-  }
-  static void publish() noexcept {}
-};
+/// Where there are no stop tokens, no thread waits here.
+[[nodiscard]] inline bool wait_stoppably(waiter_list&, const call_options&,
+                                         std::chrono::steady_clock::time_point) noexcept {
+  return false;
+}
 
 #endif
 

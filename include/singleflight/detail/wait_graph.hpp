@@ -37,46 +37,68 @@ class leading {
   leading& operator=(const leading&) = delete;
 };
 
-/// "This thread, which runs a loader, waits for that call's leader." Lives in the waiting thread's
-/// frame. It is in the graph only while the thread does nothing but wait, and so runs no user code:
-/// a thread then has one edge at most, and does not become a leader.
+struct wait_edge;
+
+/// A call in the wait graph. Lives in the handle of the call, and may outlive the call.
+struct wait_node {
+  // Guarded by the graph's mutex.
+  std::thread::id leader;      // no thread: none runs the loader now, or the call has ended
+  wait_edge* edges = nullptr;  // of asynchronous callers that make their call inside this one
+  bool over = false;           // the call has ended: it waits for nothing any more
+
+  bool by_thread = true;  // whether one thread runs the whole loader; fixed
+};
+
+/// "This thread, which runs a loader, waits for that call", or "this call waits for that call", where
+/// its loader has said so. Lives in the frame of the caller that waits. That of a thread is in the
+/// graph only while the thread does nothing but wait, and so runs no user code: a thread then has one
+/// such edge at most, and does not become a leader.
 struct wait_edge {
   wait_edge() = default;
   wait_edge(const wait_edge&) = delete;  // linked by address
   wait_edge& operator=(const wait_edge&) = delete;
   ~wait_edge();
 
-  /// Adds the edge unless it would close a circle. Returns: whether it was added.
-  [[nodiscard]] bool connect(const std::thread::id& call_leader) noexcept;
+  /// Adds the edge of this thread unless it would close a circle. Returns: whether it was added.
+  [[nodiscard]] bool connect(const wait_node& call) noexcept;
+  /// Adds the edge of an asynchronous caller inside the call `from`, likewise.
+  [[nodiscard]] bool connect(wait_node& from, const wait_node& call) noexcept;
+  /// As above for a call that begins now and so waits for nothing.
+  void connect_to_new(wait_node& from, const wait_node& call) noexcept;
   /// Takes the edge out if it is in.
   void disconnect() noexcept;
 
   // Fixed while the edge is in the graph.
-  std::thread::id waiter;
-  const std::thread::id* leader = nullptr;  // shows no thread before an executor has started the
-                                            // call and after its end: then the edge leads nowhere
-  // Guarded by the graph's mutex.
-  wait_edge* next = nullptr;   // in the bucket's chain
-  wait_edge** link = nullptr;  // what points at this edge in that chain
+  std::thread::id thread;             // that waits; none: `inside` does, and no thread for it
+  wait_node* inside = nullptr;        // the call that waits; null: the thread itself
+  const wait_node* target = nullptr;  // the call that it waits for
 
-  bool connected = false;  // whether the edge is in the graph; of the waiting thread alone
+  // Guarded by the graph's mutex.
+  wait_edge* next = nullptr;      // in the bucket's or the call's chain
+  wait_edge** link = nullptr;     // what points at this edge in that chain
+  wait_edge* to_visit = nullptr;  // the search: what else is to be visited
+  std::uint64_t visited = 0;      // the last search that came here
+
+  bool connected = false;  // whether the edge is in the graph; of the waiting caller alone
 };
 
-/// Which thread waits for which, over all groups of all types. It has an edge for each thread that
-/// waits for a call inside a loader; other threads touch it only where they lead such a call. A hash
-/// map by the waiting thread, of fixed size, so that a step takes constant time with up to some thousand edges.
+/// Which thread and which call waits for which call, over all groups of all types. It has an edge for
+/// each thread that waits for a call inside a loader, and for each asynchronous caller that says inside
+/// which call it is; others touch it only where they lead such a call. The edges of threads are in a
+/// hash map of fixed size, so that a step takes constant time with up to some thousand of them.
 class wait_graph {
  public:
-  /// Returns: false, with nothing added, if the edge would close a circle.
-  [[nodiscard]] bool add(wait_edge& edge) noexcept {
+  /// Returns: false, with nothing added, if the edge would close a circle. To a new call no edge does.
+  [[nodiscard]] bool add(wait_edge& edge, bool to_new = false) noexcept {
     const lock guard(mutex_);
-    if (leads_to(*edge.leader, edge.waiter)) return false;
-    wait_edge*& bucket = buckets_[bucket_of(edge.waiter)];
-    edge.next = bucket;
-    if (bucket != nullptr) bucket->link = &edge.next;
-    edge.link = &bucket;
-    bucket = &edge;
-    ++edges_;
+    if (edge.inside != nullptr && edge.inside->by_thread) edge.thread = edge.inside->leader;
+    if (!to_new && leads_to(*edge.target, edge.thread, edge.inside)) return false;
+    wait_edge*& chain =
+        edge.thread == std::thread::id() ? edge.inside->edges : buckets_[bucket_of(edge.thread)];
+    edge.next = chain;
+    if (chain != nullptr) chain->link = &edge.next;
+    edge.link = &chain;
+    chain = &edge;
     return true;
   }
 
@@ -84,23 +106,37 @@ class wait_graph {
     const lock guard(mutex_);
     *edge.link = edge.next;
     if (edge.next != nullptr) edge.next->link = edge.link;
-    --edges_;
   }
 
   /// Whether a thread is that other one or waits for it, through others or not.
   [[nodiscard]] bool waits_for(std::thread::id waiter, std::thread::id other) noexcept {
+    wait_node led;
+    led.leader = waiter;
     const lock guard(mutex_);
-    return leads_to(waiter, other);
+    return leads_to(led, other, nullptr);
+  }
+
+  /// Whether a call is that other one or waits for it, through others or not.
+  [[nodiscard]] bool waits_for(const wait_node& call, const wait_node& other) noexcept {
+    const lock guard(mutex_);
+    return leads_to(call, other.by_thread ? other.leader : std::thread::id(), &other);
   }
 
   /// In a forked child, whose one thread waits for none: takes out all edges, which are in frames of
   /// threads that it lacks, as the owner of the mutex may be.
   void renew_after_fork() noexcept { ::new (this) wait_graph; }
 
-  /// Says who leads a call, whose edges point at `leader`.
-  void set_leader(std::thread::id& leader, std::thread::id who) noexcept {
+  /// Says who leads a call.
+  void set_leader(wait_node& call, std::thread::id who) noexcept {
     const lock guard(mutex_);
-    leader = who;
+    call.leader = who;
+  }
+
+  /// Says that a call has ended.
+  void end(wait_node& call) noexcept {
+    const lock guard(mutex_);
+    call.leader = {};
+    call.over = true;
   }
 
  private:
@@ -111,31 +147,43 @@ class wait_graph {
     return static_cast<std::size_t>(mix(std::hash<std::thread::id>()(thread)) >> shift);
   }
 
-  [[nodiscard]] bool leads_to(std::thread::id from, std::thread::id to) const noexcept
-      SINGLEFLIGHT_REQUIRES(mutex_) {
-    for (std::size_t steps = 0; from != std::thread::id(); ++steps) {
-      if (from == to) return true;
-      const wait_edge* const onward = find(from);
-      if (onward == nullptr) return false;
-      // More steps than edges: this thread waits for itself. No correct program comes here, and one
-      // that does must not go round under the lock without end.
-      if (steps == edges_) return true;
-      from = *onward->leader;
+  /// Whether a way leads from a call to a thread or to another call. Visits each edge once, so that it
+  /// ends whatever is in the graph.
+  [[nodiscard]] bool leads_to(const wait_node& from, std::thread::id thread,
+                              const wait_node* call) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    ++search_;
+    wait_edge* to_visit = nullptr;
+    for (const wait_node* at = &from;;) {
+      if (!at->over) {
+        if (at == call) return true;
+        if (at->leader != std::thread::id()) {
+          if (at->leader == thread) return true;
+          push_edges(buckets_[bucket_of(at->leader)], at->leader, to_visit);
+        }
+        push_edges(at->edges, std::thread::id(), to_visit);
+      }
+      if (to_visit == nullptr) return false;
+      at = to_visit->target;
+      to_visit = to_visit->to_visit;
     }
-    return false;
   }
 
-  /// Returns: the edge of that thread, or null.
-  [[nodiscard]] const wait_edge* find(std::thread::id waiter) const noexcept
+  /// Has the edges of a thread, or of a call, visited.
+  void push_edges(wait_edge* chain, std::thread::id of, wait_edge*& to_visit) const noexcept
       SINGLEFLIGHT_REQUIRES(mutex_) {
-    const wait_edge* e = buckets_[bucket_of(waiter)];
-    while (e != nullptr && e->waiter != waiter) e = e->next;
-    return e;
+    for (wait_edge* e = chain; e != nullptr; e = e->next) {
+      if (e->thread != of || e->visited == search_ || (e->inside != nullptr && e->inside->over)) {
+        continue;
+      }
+      e->visited = search_;
+      e->to_visit = to_visit;
+      to_visit = e;
+    }
   }
 
   mutex mutex_;
   wait_edge* buckets_[bucket_count] SINGLEFLIGHT_GUARDED_BY(mutex_) = {};
-  std::size_t edges_ SINGLEFLIGHT_GUARDED_BY(mutex_) = 0;
+  std::uint64_t search_ SINGLEFLIGHT_GUARDED_BY(mutex_) = 0;
 };
 
 /// The one graph. Never destroyed: groups may be used by the destructors of other statics. (Not
@@ -148,10 +196,24 @@ SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS inline wait_graph& the_wait_graph() noexcept
 
 inline wait_edge::~wait_edge() { disconnect(); }
 
-inline bool wait_edge::connect(const std::thread::id& call_leader) noexcept {
-  waiter = std::this_thread::get_id();
-  leader = &call_leader;
+inline bool wait_edge::connect(const wait_node& call) noexcept {
+  thread = std::this_thread::get_id();
+  target = &call;
   return connected = the_wait_graph().add(*this);
+}
+
+inline bool wait_edge::connect(wait_node& from, const wait_node& call) noexcept {
+  thread = {};
+  inside = &from;
+  target = &call;
+  return connected = the_wait_graph().add(*this);
+}
+
+inline void wait_edge::connect_to_new(wait_node& from, const wait_node& call) noexcept {
+  thread = {};
+  inside = &from;
+  target = &call;
+  connected = the_wait_graph().add(*this, true);
 }
 
 inline void wait_edge::disconnect() noexcept {

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: MIT
-#ifndef SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
-#define SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
+#ifndef SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
+#define SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
 
+#include <atomic>
 #include <condition_variable>
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "config.hpp"
 #include "mutex.hpp"
 #include "wait_graph.hpp"
+#include "waiter_list.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// The calls of a group that run on executors, for the group's destructor to wait until there are
-/// none.
-class executor_calls {
+/// The calls of a group that live on the heap: those on executors, which the group's destructor waits
+/// for, and the asynchronous ones, which it does not.
+class owned_calls {
  public:
   /// One of them.
   class member {
@@ -37,7 +41,7 @@ class executor_calls {
     [[nodiscard]] bool lost() const noexcept { return lost_; }
 
    private:
-    friend class executor_calls;
+    friend class owned_calls;
 
     // Guarded by the mutex of the list.
     std::thread::id owner_;  // gives it to its executor, or runs or fails it; none: it is queued
@@ -47,10 +51,10 @@ class executor_calls {
     bool lost_ = false;
   };
 
-  executor_calls() = default;
-  executor_calls(const executor_calls&) = delete;  // linked by address
-  executor_calls& operator=(const executor_calls&) = delete;
-  ~executor_calls() = default;
+  owned_calls() = default;
+  owned_calls(const owned_calls&) = delete;  // linked by address
+  owned_calls& operator=(const owned_calls&) = delete;
+  ~owned_calls() = default;
 
   /// Adds a call that this thread is about to give to an executor.
   void add(member& m) noexcept {
@@ -82,13 +86,40 @@ class executor_calls {
     if (first_ == nullptr) empty_.notify_one();
   }
 
+  /// Whether no call is on an executor.
   [[nodiscard]] bool empty() noexcept {
     const std::lock_guard guard(mutex_);
     return first_ == nullptr;
   }
 
-  /// Waits until there are none. Returns: false, at once, if this thread owns one of them, which
-  /// then cannot end: its loader or executor has ended the process or its own group.
+  void add_asynchronous() noexcept { asynchronous_.fetch_add(1); }
+
+  /// Wakes those who wait for the last asynchronous call.
+  void remove_asynchronous(std::size_t count = 1) noexcept {
+    if (count == 0 || asynchronous_.fetch_sub(count) != count || !awaited_.load()) return;
+    std::shared_ptr<waiter_list> drained;
+    {
+      const std::lock_guard guard(mutex_);
+      drained = std::move(drained_);
+    }
+    if (drained != nullptr) drained->publish(drained);
+  }
+
+  /// Returns: how many asynchronous calls there are.
+  [[nodiscard]] std::size_t asynchronous() const noexcept { return asynchronous_.load(); }
+
+  /// Returns: the list to wait in until no asynchronous call is left; null if none is left now.
+  /// Throws: `std::bad_alloc`.
+  [[nodiscard]] std::shared_ptr<waiter_list> until_drained() {
+    const std::lock_guard guard(mutex_);
+    if (drained_ == nullptr) drained_ = std::make_shared<waiter_list>();
+    awaited_.store(true);
+    // After that: the last call looks for it when it has counted itself out.
+    return asynchronous() == 0 ? nullptr : drained_;
+  }
+
+  /// Waits until no call is on an executor. Returns: false, at once, if this thread owns one of them,
+  /// which then cannot end: its loader or executor has ended the process or its own group.
   [[nodiscard]] bool wait() noexcept {
     std::unique_lock guard(mutex_);
     for (const member* m = first_; m != nullptr; m = m->next_) {
@@ -119,6 +150,7 @@ class executor_calls {
       m->lost_ = true;
       unlink(*m);
     }
+    if (drained_ != nullptr) drained_->forget_all();
     std::construct_at(&empty_);  // a thread that is gone may have waited on it
     detail::renew_after_fork(mutex_);
   }
@@ -140,9 +172,14 @@ class executor_calls {
 
   std::mutex mutex_;
   std::condition_variable empty_;
-  member* first_ = nullptr;  // guarded by mutex_
+  // Guarded by mutex_.
+  member* first_ = nullptr;               // of the calls on executors
+  std::shared_ptr<waiter_list> drained_;  // null if nobody has waited since the last was left
+
+  std::atomic<std::size_t> asynchronous_ = 0;
+  std::atomic<bool> awaited_ = false;  // whether anybody has ever waited
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
 
-#endif  // SINGLEFLIGHT_DETAIL_EXECUTOR_CALLS_HPP
+#endif  // SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#ifndef SINGLEFLIGHT_OUTCOME_HPP
+#define SINGLEFLIGHT_OUTCOME_HPP
+
+#include <exception>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "detail/config.hpp"
+#include "detail/loader.hpp"
+#include "detail/traits.hpp"
+#include "result.hpp"
+
+namespace singleflight::inline SINGLEFLIGHT_ABI {
+
+namespace detail {
+struct outcome_maker;
+
+/// For the place of an outcome that is still to come.
+struct no_outcome_yet {
+  explicit no_outcome_yet() = default;
+};
+}  // namespace detail
+
+/// What became of one call for a caller that nothing can be thrown at: its `result`, or the
+/// exception that `do_call` would have thrown.
+///
+/// Movable, not copyable. Thread safety: as `result`.
+///
+///     if (row.has_value()) use(row.value());
+///     else log(row.error());
+///
+/// A moved-from outcome may be assigned to and destroyed, nothing else.
+template <class Value>
+class [[nodiscard]] outcome {
+  using result_type = singleflight::result<Value>;
+
+ public:
+  explicit outcome(detail::no_outcome_yet) noexcept : held_(std::in_place_index<1>) {}
+
+  /// Returns: whether the call gave a value.
+  [[nodiscard]] bool has_value() const noexcept { return held_.index() == 0; }
+
+  /// Returns: the value as `result::value() const&`; nothing if `Value` is void.
+  /// Throws: the exception that the caller was given.
+  /// Lifetime: until this outcome is destroyed, moved from or assigned to.
+  std::add_lvalue_reference_t<const Value> value() const& SINGLEFLIGHT_DETAIL_LIFETIMEBOUND {
+    return held().value();
+  }
+
+  /// Returns: the value by value, as `result::value() &&`.
+  /// Throws: the exception that the caller was given; what copying or moving the value throws.
+  [[nodiscard]] Value value() && requires(!std::is_void_v<Value> && detail::copyable<Value>) {
+    return std::move(*this).result().value();
+  }
+
+  /// Returns: the exception that the caller was given, or null if there is a value.
+  [[nodiscard]] std::exception_ptr error() const noexcept {
+    const std::exception_ptr* const failed = std::get_if<1>(&held_);
+    return failed != nullptr ? *failed : nullptr;
+  }
+
+  /// Returns: the result, which this outcome no longer has.
+  /// Throws: the exception that the caller was given.
+  result_type result() && {
+    throw_if_failed();
+    return std::move(*std::get_if<0>(&held_));
+  }
+
+ private:
+  friend struct detail::outcome_maker;
+
+  explicit outcome(result_type&& r) : held_(std::in_place_index<0>, std::move(r)) {}
+  explicit outcome(std::exception_ptr&& why) noexcept
+      : held_(std::in_place_index<1>, std::move(why)) {}
+
+  void throw_if_failed() const {
+    if (const std::exception_ptr* const failed = std::get_if<1>(&held_)) {
+      std::rethrow_exception(*failed);
+    }
+  }
+
+  [[nodiscard]] const result_type& held() const& {
+    throw_if_failed();
+    return *std::get_if<0>(&held_);
+  }
+
+  std::variant<result_type, std::exception_ptr> held_;
+};
+
+namespace detail {
+
+/// Makes outcomes for those who end calls.
+struct outcome_maker {
+  /// Throws: what moving a value throws that nobody shares.
+  template <class Value>
+  [[nodiscard]] static outcome<Value> of(result<Value>&& r) {
+    return outcome<Value>(std::move(r));
+  }
+
+  /// The outcome of a call that no caller joined, in the place of a failed one.
+  /// Throws: what moving the value throws; then the outcome must be assigned to.
+  template <class Value>
+  static void renew(outcome<Value>& o, [[maybe_unused]] loaded<Value>& value) {
+    o.held_.template emplace<0>(result_maker::unshared<Value>(value));
+  }
+
+  /// One more of an outcome whose value is shared, or of a failed one.
+  template <class Value>
+  [[nodiscard]] static outcome<Value> again(const outcome<Value>& o) {
+    const auto* const shared = std::get_if<0>(&o.held_);
+    return shared != nullptr ? of(result_maker::again(*shared)) : failed<Value>(o.error());
+  }
+
+  template <class Value>
+  [[nodiscard]] static outcome<Value> failed(std::exception_ptr why) noexcept {
+    return outcome<Value>(std::move(why));
+  }
+};
+
+}  // namespace detail
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI
+
+#endif  // SINGLEFLIGHT_OUTCOME_HPP
