@@ -575,11 +575,12 @@ class group {
         return detail::entered::begun;
       }
     } else {
-      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive());
+      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive(), expiry(*running));
     }
     wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
     if (!refusal) return detail::entered::waits;
     if (*refusal == detail::reason::stop) home.count(&group_stats::cancelled);
+    if (*refusal == detail::reason::deadline) home.count(&group_stats::timed_out);
     wait.refuse(*refusal);
     return detail::entered::ready;
   }

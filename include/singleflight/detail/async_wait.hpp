@@ -3,6 +3,7 @@
 #define SINGLEFLIGHT_DETAIL_ASYNC_WAIT_HPP
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <future>
@@ -24,6 +25,7 @@
 #include "keep_alive.hpp"
 #include "mutex.hpp"
 #include "owned_call.hpp"
+#include "stop.hpp"
 #include "wait_graph.hpp"
 #include "waiter_list.hpp"
 
@@ -54,6 +56,12 @@ struct async_access {
                                      std::shared_ptr<Owned>& begun) {
     return group.enter_for(wait, std::forward<Key>(key), begun);
   }
+
+  /// Returns: whether a caller may have to leave for a newer call.
+  template <class Group>
+  [[nodiscard]] static bool ages(const Group& group) noexcept {
+    return group.ages();
+  }
 };
 
 /// One asynchronous caller's wait for one call, in that caller's frame.
@@ -69,6 +77,7 @@ class async_wait : public waiter_node {
   using call_type = call<Key, Value>;
   using handle_type = call_handle<Key, Value>;
   using owned_type = owned_call<Key, Value>;
+  using clock = std::chrono::steady_clock;
 
   async_wait(kind k, wake_function* w, const async_options& options)
       : waiter_node(k, w), attempts_(options.attempts) {
@@ -82,16 +91,60 @@ class async_wait : public waiter_node {
 
   /// Leaves the call if it waits for one. To be called by the destructor of the final class, before
   /// anything of it is gone.
-  void abandon() noexcept {
+  /// Returns: false if it did not wait, or is being resumed.
+  bool abandon() noexcept {
     ignore_stops();
     if (gone_ != nullptr) *gone_ = true;
-    if (handle_ == nullptr || phase_.load() != phase::waiting) return;
+    if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
     {
       const lock guard(handle_->waiters->mutex);
-      if (!handle_->waiters->remove(*this)) return;
+      if (!handle_->waiters->remove(*this)) return false;
     }
     edge_.disconnect();
-    leave(reason::caller_gone);
+    detail::take_leave(*home_, *handle_, begun_ != nullptr, reason::caller_gone);
+    return true;
+  }
+
+  /// Makes the caller leave, on any thread: it is resumed with the reason, unless it is being resumed
+  /// already. For a newer call it leaves only if its own has not ended.
+  void leave(reason why) noexcept {
+    phase now = phase_.load();
+    while (now == phase::entering || now == phase::starting) {
+      const phase left = why == reason::deadline ? phase::late : phase::stopped;
+      if (!phase_.compare_exchange_weak(now, left)) continue;
+      if (now == phase::starting) static_cast<void>(run_stop_callbacks(account(why)));
+      return;
+    }
+    departure out;
+    if (now == phase::waiting && take_out(why, out)) depart(std::move(out));
+  }
+
+  /// What is to be done after a caller was taken out of the list of its call.
+  struct departure {
+    std::shared_ptr<poster> by;  // of a bound one
+    stop_source loader = no_stop_source();
+  };
+
+  /// The first half of `leave` for a caller that waits. Returns: false if it is resumed already.
+  [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
+    const lock home(home_->mutex);
+    if (why == reason::newer_call && handle_->running == nullptr) return false;
+    {
+      const lock guard(handle_->waiters->mutex);
+      if (!handle_->waiters->remove(*this)) return false;
+      out.by = std::move(by);
+    }
+    why_ = why;
+    out.loader = detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
+    return true;
+  }
+
+  /// The second half, outside all locks.
+  void depart(departure out) noexcept {
+    if (!run_stop_callbacks(std::move(out.loader))) return;
+    if (how == kind::inlined) return resume_inlined();
+    poster& p = *out.by;
+    p.post(std::move(out.by));
   }
 
   // --- Entering, under the shard's mutex -----------------------------------------------------------
@@ -101,7 +154,7 @@ class async_wait : public waiter_node {
   /// Makes the caller a follower. From when the mutex is released, others may resume it.
   /// Returns: why it cannot be one, or nothing. Throws: `std::bad_alloc`, only to this caller.
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
-                                           const block_ptr& alive)
+                                           const block_ptr& alive, clock::time_point expiry)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (running.followers() >= max_waiters) return reason::full;
     wait_ticket<Key, Value> ticket = home.make_ticket(
@@ -112,10 +165,13 @@ class async_wait : public waiter_node {
     begun_ = nullptr;
     future_ = std::move(ticket.future);
     handle_ = std::move(ticket.handle);
-    {
+    expiry_ = expiry;
+    phase expected = phase::entering;
+    if (finishes_) {
+      if (!phase_.compare_exchange_strong(expected, phase::starting)) return reason_of(expected);
+    } else {
       const lock guard(handle_->waiters->mutex);
-      phase expected = phase::entering;
-      if (!phase_.compare_exchange_strong(expected, phase::waiting)) return reason::stop;
+      if (!phase_.compare_exchange_strong(expected, phase::waiting)) return reason_of(expected);
       handle_->waiters->add(*this);
     }
     home.add_follower(running);
@@ -129,8 +185,9 @@ class async_wait : public waiter_node {
     home_ = &home;
     begun_ = &own;
     handle_ = own.prepare({.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
+    expiry_ = (clock::time_point::max)();
     phase expected = phase::entering;
-    if (!phase_.compare_exchange_strong(expected, phase::starting)) return reason::stop;
+    if (!phase_.compare_exchange_strong(expected, phase::starting)) return reason_of(expected);
     home.add_beginner(own.get());
     if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
     return std::nullopt;
@@ -140,14 +197,15 @@ class async_wait : public waiter_node {
 
   void refuse(reason why) noexcept { why_ = why; }
 
-  /// To be called when the loader of the call that it has begun has been started on this thread.
+  /// To be called when the loader of the call that it has begun has been started on this thread; by a
+  /// caller that `finishes_`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     const lock guard(handle->waiters->mutex);
     phase expected = phase::starting;
     if (!phase_.compare_exchange_strong(expected, phase::waiting)) {
-      why_ = reason::stop;
+      why_ = reason_of(expected);
       return entered::ready;
     }
     if (handle->waiters->published()) return entered::ready;
@@ -162,10 +220,15 @@ class async_wait : public waiter_node {
   }
 
   /// To be called where the caller is resumed, before its result is taken.
-  /// Returns: whether its call has failed and it may try again, by entering anew.
+  /// Returns: whether it is to enter anew: its call has failed and it may try again, or it has left for
+  /// a newer one.
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
     edge_.disconnect();
+    if (why_ == reason::newer_call && !handle_->alive.closed()) {
+      why_.reset();
+      return true;
+    }
     if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_) return false;
     if (handle_->alive.closed()) return false;
     try {
@@ -205,8 +268,14 @@ class async_wait : public waiter_node {
  protected:
   ~async_wait() = default;
 
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
+  /// what needs to know the call. To be set before it enters.
+  bool finishes_ = false;
+  /// Returns: when it is to leave for a newer call. To be called between entering and `finish_start`.
+  [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
+
  private:
-  enum class phase : unsigned char { entering, starting, waiting, stopped };
+  enum class phase : unsigned char { entering, starting, waiting, stopped, late };
 
   /// Waits for a stop request that another thread is making.
   void ignore_stops() noexcept {
@@ -215,45 +284,31 @@ class async_wait : public waiter_node {
 #endif
   }
 
-  void leave(reason why) { detail::take_leave(*home_, *handle_, begun_ != nullptr, why); }
-
-#if defined(__cpp_lib_jthread)
-  struct stopper {
-    async_wait* self;
-    void operator()() const noexcept { self->stop(); }
-  };
-
-  void stop() noexcept {
-    phase now = phase_.load();
-    while (now == phase::entering || now == phase::starting) {
-      if (!phase_.compare_exchange_weak(now, phase::stopped)) continue;
-      if (now == phase::starting) leave_for(reason::stop);
-      return;
-    }
-    std::shared_ptr<poster> elsewhere;
-    {
-      const lock guard(handle_->waiters->mutex);
-      if (!handle_->waiters->remove(*this)) return;
-      elsewhere = std::move(by);
-    }
-    why_ = reason::stop;
-    if (!leave_for(reason::stop)) return;
-    if (how == kind::inlined) return resume_inlined();
-    poster& p = *elsewhere;
-    p.post(std::move(elsewhere));
+  [[nodiscard]] static reason reason_of(phase left) noexcept {
+    return left == phase::late ? reason::deadline : reason::stop;
   }
 
-  /// Leaves the call, which may run stop callbacks of its loader.
+  [[nodiscard]] stop_source account(reason why) noexcept {
+    const lock home(home_->mutex);
+    return detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
+  }
+
+  /// Runs those of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
-  bool leave_for(reason why) noexcept {
+  bool run_stop_callbacks(stop_source loader) noexcept {
     bool gone = false;
     gone_ = &gone;
-    const std::shared_ptr<handle_type> handle = handle_;
-    detail::take_leave(*home_, *handle, begun_ != nullptr, why);
+    loader.request_stop();
     if (gone) return false;
     gone_ = nullptr;
     return true;
   }
+
+#if defined(__cpp_lib_jthread)
+  struct stopper {
+    async_wait* self;
+    void operator()() const noexcept { self->leave(reason::stop); }
+  };
 
   std::stop_token stop_;
   std::optional<std::stop_callback<stopper>> on_stop_;
@@ -271,6 +326,7 @@ class async_wait : public waiter_node {
   std::shared_ptr<handle_type> handle_;
   std::shared_future<Value> future_;  // of a call that it has joined
   owned_type* begun_ = nullptr;       // the call that it has begun
+  clock::time_point expiry_;          // when to leave for a newer call
   wait_edge edge_;
 };
 

@@ -122,6 +122,15 @@ class owned_call : public owned_calls::member,
     if (handle_.running != nullptr && !taken_) home_.set_leader(*handle_.running, {});
   }
 
+  /// Makes this thread the call's leader, which runs its loader to the end of the call.
+  /// Returns: whether any caller is left that wants the result.
+  [[nodiscard]] bool lead_here() noexcept {
+    const lock guard(home_.mutex);
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
+    return get().interested > 0;
+  }
+
   [[nodiscard]] const call_context& context() const noexcept override { return context_; }
 
   // --- The caller that began it --------------------------------------------------------------------
