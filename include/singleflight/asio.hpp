@@ -18,7 +18,6 @@
 #include <asio/bind_executor.hpp>
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/dispatch.hpp>
 #include <asio/execution.hpp>
 #include <asio/execution_context.hpp>
@@ -29,6 +28,7 @@
 #include <asio/strand.hpp>
 #include <chrono>
 #include <concepts>
+#include <exception>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -46,7 +46,6 @@ namespace detail {
 struct standalone_asio {
   using execution_context = ::asio::execution_context;
   using cancellation_signal = ::asio::cancellation_signal;
-  using cancellation_slot = ::asio::cancellation_slot;
   using cancellation_type = ::asio::cancellation_type;
 
   template <class Handler, class Executor>
@@ -70,10 +69,13 @@ struct standalone_asio {
     requires std::same_as<T, awaitable<typename T::value_type, typename T::executor_type>>;
   };
 
+  /// The signal lives until the coroutine has ended.
   template <class Executor, class Awaitable>
-  static void co_spawn(const Executor& executor, Awaitable&& body, cancellation_slot slot) {
-    ::asio::co_spawn(executor, std::forward<Awaitable>(body),
-                     ::asio::bind_cancellation_slot(slot, ::asio::detached));
+  static void co_spawn(const Executor& executor, Awaitable&& body,
+                       const std::shared_ptr<cancellation_signal>& signal) {
+    ::asio::co_spawn(
+        executor, std::forward<Awaitable>(body),
+        ::asio::bind_cancellation_slot(signal->slot(), [signal](const std::exception_ptr&) {}));
   }
 #else
   template <class T>

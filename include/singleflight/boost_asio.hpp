@@ -18,7 +18,6 @@
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/execution.hpp>
 #include <boost/asio/execution_context.hpp>
@@ -29,6 +28,7 @@
 #include <boost/asio/strand.hpp>
 #include <chrono>
 #include <concepts>
+#include <exception>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -46,7 +46,6 @@ namespace detail {
 struct boost_asio {
   using execution_context = boost::asio::execution_context;
   using cancellation_signal = boost::asio::cancellation_signal;
-  using cancellation_slot = boost::asio::cancellation_slot;
   using cancellation_type = boost::asio::cancellation_type;
 
   template <class Handler, class Executor>
@@ -69,10 +68,13 @@ struct boost_asio {
     requires std::same_as<T, awaitable<typename T::value_type, typename T::executor_type>>;
   };
 
+  /// The signal lives until the coroutine has ended.
   template <class Executor, class Awaitable>
-  static void co_spawn(const Executor& executor, Awaitable&& body, cancellation_slot slot) {
+  static void co_spawn(const Executor& executor, Awaitable&& body,
+                       const std::shared_ptr<cancellation_signal>& signal) {
     boost::asio::co_spawn(executor, std::forward<Awaitable>(body),
-                          boost::asio::bind_cancellation_slot(slot, boost::asio::detached));
+                          boost::asio::bind_cancellation_slot(
+                              signal->slot(), [signal](const std::exception_ptr&) {}));
   }
 #else
   template <class T>

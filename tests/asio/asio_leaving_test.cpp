@@ -473,8 +473,9 @@ TEST(AsioLeaving, CoroutinesWithTheirFramesGoWithTheContext) {
       asio::co_spawn(
           io,
           [&, held]() -> asio::awaitable<void> {
-            (void)co_await async_call(flights, io, 1, {.deadline = clock_type::now() + 1h},
-                                      [&, held] { return hang(begun, cancelled); },
+            // Named: g++ 12 destroys a temporary of the co_await twice, with its suspended coroutine.
+            const auto load = [&, held] { return hang(begun, cancelled); };
+            (void)co_await async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, load,
                                       asio::use_awaitable);
           },
           asio::detached);

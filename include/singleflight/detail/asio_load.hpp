@@ -54,8 +54,6 @@ template <class Value>
 #endif
 }
 
-#if defined(__cpp_lib_jthread)
-
 /// Cancels the coroutine of a loader when no caller is left, on the coroutine's executor.
 template <class Asio, class Executor>
 class load_canceller {
@@ -76,8 +74,6 @@ class load_canceller {
   Executor executor_;
   std::shared_ptr<typename Asio::cancellation_signal> signal_;
 };
-
-#endif
 
 /// Awaits what the loader returns and ends the call with it. `Cancel` is called when no caller is left.
 template <class Awaitable, class Key, class Value, class Load, class Cancel>
@@ -108,14 +104,13 @@ void spawn_load(const Executor& executor, std::shared_ptr<owned_call<Key, Value>
                 leader<Value> lead, Load&& load) {
   using inner = typename returned<Load, Key>::executor_type;
   using awaitable = typename Asio::template awaitable<void, inner>;
-#if defined(__cpp_lib_jthread)
   const auto signal = std::make_shared<typename Asio::cancellation_signal>();
   const auto spawn = [&](const auto& on) {
     using canceller = load_canceller<Asio, std::decay_t<decltype(on)>>;
     Asio::co_spawn(on,
                    detail::drive_asio<awaitable, Key, Value, Load>(
                        std::move(lead), std::move(call), std::move(load), canceller(on, signal)),
-                   signal->slot());
+                   signal);
   };
   // To cancel a coroutine while it runs on another thread is a data race.
   if constexpr (std::is_convertible_v<typename Asio::template strand<Executor>, inner>) {
@@ -123,12 +118,6 @@ void spawn_load(const Executor& executor, std::shared_ptr<owned_call<Key, Value>
   } else {
     spawn(executor);
   }
-#else
-  Asio::co_spawn(executor,
-                 detail::drive_asio<awaitable, Key, Value, Load>(std::move(lead), std::move(call),
-                                                                 std::move(load), 0),
-                 typename Asio::cancellation_slot());
-#endif
 }
 
 /// Runs the loader on the executor, or here if that is where this thread runs.
