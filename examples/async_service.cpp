@@ -8,8 +8,6 @@
 // A request waits as long as the deadline says, then it gets 504. A client that hangs up leaves, too,
 // and when the last has left, the request to the backend is cancelled. /stats shows who waits.
 
-#include <array>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/deferred.hpp>
@@ -34,7 +32,6 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
-#include <tuple>
 #include <utility>
 
 namespace {
@@ -50,7 +47,7 @@ using response = http::response<http::string_body>;
 struct service {
   tcp::endpoint backend;
   std::chrono::milliseconds patience;
-  singleflight::group<std::string, std::string> flights;
+  singleflight::group<std::string, std::string> flights{};
 };
 
 /// Asks the backend. Whoever wants the answer waits for this one coroutine, which is cancelled when
@@ -139,7 +136,7 @@ int main(int argc, char** argv) {
     return tcp::endpoint(asio::ip::address_v4::loopback(),
                          static_cast<asio::ip::port_type>(std::atoi(port)));
   };
-  service s{local(argv[2]), std::chrono::milliseconds(std::atoi(argv[3])), {}};
+  service s{local(argv[2]), std::chrono::milliseconds(std::atoi(argv[3]))};
   asio::io_context io(2);
   tcp::acceptor acceptor(io, local(argv[1]));
   asio::signal_set signals(io, SIGINT, SIGTERM);

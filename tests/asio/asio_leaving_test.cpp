@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Callers by Asio leave: for a cancellation, a stop request, a deadline, a newer call, or because a
 // context is destroyed. Compiled once for each Asio.
-#include "either_asio.hpp"
-
 #include <array>
 #include <atomic>
 #include <future>
@@ -11,6 +9,8 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+
+#include "either_asio.hpp"
 
 namespace {
 
@@ -93,11 +93,12 @@ TEST(AsioLeaving, SignalMayBeGoneAfterTheHandlerRan) {
   asio::io_context io;
   answer a;
   auto signal = std::make_unique<asio::cancellation_signal>();
-  async_call(flights, io, 1, [] { return 1; },
-             asio::bind_cancellation_slot(signal->slot(), [&](std::exception_ptr e, auto r) {
-               into(a)(std::move(e), std::move(r));
-               signal.reset();
-             }));
+  async_call(
+      flights, io, 1, [] { return 1; },
+      asio::bind_cancellation_slot(signal->slot(), [&](std::exception_ptr e, auto r) {
+        into(a)(std::move(e), std::move(r));
+        signal.reset();
+      }));
   io.run();
   EXPECT_EQ(a.value, 1);
 }
@@ -144,7 +145,8 @@ TEST(AsioLeaving, DeadlineOfAFollower) {
   auto leader = lead(flights, 1);
   async_call(flights, io, 1, {.deadline = clock_type::now() + 5ms}, must_not_load, into(leaves));
   async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load, into(stays));
-  run_until(io, [&] { return leaves.calls == 1; }, "the deadline");
+  run_until(
+      io, [&] { return leaves.calls == 1; }, "the deadline");
   EXPECT_EQ(leaves.code(), std::errc::timed_out);
   EXPECT_EQ(stays.calls, 0);
   std::move(leader).set_value(2);
@@ -193,8 +195,10 @@ TEST(AsioLeaving, FollowerGoesOnToANewerCallAtMaxAge) {
   answer leads;
   answer joins;
   auto hung = lead(flights, 1);
-  async_call(flights, io, 1, [] { return 2; }, into(leads));
-  async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, [] { return 2; }, into(joins));
+  async_call(
+      flights, io, 1, [] { return 2; }, into(leads));
+  async_call(
+      flights, io, 1, {.deadline = clock_type::now() + 1h}, [] { return 2; }, into(joins));
   io.run();
   EXPECT_EQ(leads.value, 2);
   EXPECT_EQ(joins.value, 2);
@@ -226,10 +230,10 @@ TEST(AsioLeaving, StopRequestMakesOneCallerLeaveAndTheLastStopsTheLoad) {
   answer b;
   std::optional<singleflight::leader<int>> token;
   asio::cancellation_signal second;
-  async_call(flights, io, 1, {.stop = first.get_token()},
-             [&](singleflight::leader<int> l) { token.emplace(std::move(l)); }, into(a));
-  async_call(flights, io, 1, must_not_load,
-             asio::bind_cancellation_slot(second.slot(), into(b)));
+  async_call(
+      flights, io, 1, {.stop = first.get_token()},
+      [&](singleflight::leader<int> l) { token.emplace(std::move(l)); }, into(a));
+  async_call(flights, io, 1, must_not_load, asio::bind_cancellation_slot(second.slot(), into(b)));
   io.poll();
   first.request_stop();
   EXPECT_FALSE(token->stop_token().stop_requested());
@@ -267,13 +271,13 @@ TEST(AsioLeaving, DestroyedContextDestroysHandlersAndTheirCallersLeave) {
   {
     asio::io_context io;
     asio::cancellation_signal signal;
-    async_call(flights, io, 1,
-               [&, held](singleflight::leader<int> l) { token.emplace(std::move(l)); },
-               [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
-    async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
-               asio::bind_cancellation_slot(
-                   signal.slot(),
-                   [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
+    async_call(
+        flights, io, 1, [&, held](singleflight::leader<int> l) { token.emplace(std::move(l)); },
+        [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+    async_call(
+        flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+        asio::bind_cancellation_slot(
+            signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
     io.poll();
     held.reset();
     EXPECT_FALSE(handler_lives.expired());
@@ -344,11 +348,12 @@ TEST(AsioLeaving, LoadDroppedByItsContextFailsTheCall) {
   answer a;
   {
     asio::io_context loads;
-    async_call(flights, handlers, 1,
-               [&](singleflight::leader<int> l) {
-                 asio::post(loads, [l = std::move(l)]() mutable { std::move(l).set_value(1); });
-               },
-               into(a));
+    async_call(
+        flights, handlers, 1,
+        [&](singleflight::leader<int> l) {
+          asio::post(loads, [l = std::move(l)]() mutable { std::move(l).set_value(1); });
+        },
+        into(a));
     handlers.poll();
   }
   handlers.restart();
@@ -392,13 +397,14 @@ TEST(AsioLeaving, LeaderAndFollowersOfSeveralContexts) {
     for (auto& context : contexts) {
       asio::post(context.io, [&] {
         for (int n = 0; n < 2; ++n) {
-          async_call(flights, context.io, 1,
-                     [](singleflight::leader<int> l) { std::move(l).set_value(1); },
-                     [&](const std::exception_ptr&, const auto& r) {
-                       EXPECT_EQ(*r, 1);
-                       if (r.led()) ++led;
-                       ++done;
-                     });
+          async_call(
+              flights, context.io, 1,
+              [](singleflight::leader<int> l) { std::move(l).set_value(1); },
+              [&](const std::exception_ptr&, const auto& r) {
+                EXPECT_EQ(*r, 1);
+                if (r.led()) ++led;
+                ++done;
+              });
         }
       });
     }
@@ -414,8 +420,8 @@ TEST(AsioLeaving, GroupDestroyedOnTheThreadOfItsCallsWaitsForNone) {
   answer a;
   std::optional<singleflight::leader<int>> token;
   auto flights = std::make_unique<flight_group>();
-  async_call(*flights, io, 1,
-             [&](singleflight::leader<int> l) { token.emplace(std::move(l)); }, into(a));
+  async_call(
+      *flights, io, 1, [&](singleflight::leader<int> l) { token.emplace(std::move(l)); }, into(a));
   asio::post(io, [&] { flights.reset(); });
   io.poll();
   EXPECT_EQ(flights, nullptr);
@@ -449,7 +455,8 @@ TEST(AsioLeaving, LastCallerToLeaveCancelsTheAwaitableOfTheLoad) {
   const auto load = [&] { return hang(begun, cancelled); };
   async_call(flights, io, 1, {.deadline = clock_type::now() + 1ms}, load, into(a));
   async_call(flights, io, 1, {.deadline = clock_type::now() + 5ms}, load, into(b));
-  run_until(io, [&] { return a.calls == 1; }, "the first deadline");
+  run_until(
+      io, [&] { return a.calls == 1; }, "the first deadline");
   EXPECT_EQ(a.code(), std::errc::timed_out);
   io.restart();
   io.run();

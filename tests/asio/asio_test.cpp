@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // Callers by Asio: who runs what where, and what handlers are given. Compiled once for each Asio.
-#include "either_asio.hpp"
-
 #include <atomic>
 #include <functional>
 #include <future>
@@ -14,6 +12,8 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "either_asio.hpp"
 
 #if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
 #include <boost/asio/any_completion_handler.hpp>
@@ -32,12 +32,13 @@ TEST(Asio, CallbackOfALeaderAndOfAFollower) {
   answer second;
   int loads = 0;
   std::optional<singleflight::leader<int>> lead;
-  async_call(flights, io, 1,
-             [&](singleflight::leader<int> l) {
-               ++loads;
-               lead.emplace(std::move(l));
-             },
-             into(first));
+  async_call(
+      flights, io, 1,
+      [&](singleflight::leader<int> l) {
+        ++loads;
+        lead.emplace(std::move(l));
+      },
+      into(first));
   async_call(flights, io, 1, must_not_load, into(second));
   io.poll();
   EXPECT_EQ(first.calls + second.calls, 0);
@@ -63,11 +64,12 @@ TEST(Asio, UnsharedResultIsTheCallersOwn) {
   singleflight::group<int, std::unique_ptr<int>> flights;
   asio::io_context io;
   std::optional<singleflight::result<std::unique_ptr<int>>> got;
-  async_call(flights, io, 1, [] { return std::make_unique<int>(5); },
-             [&](const std::exception_ptr& error, auto r) {
-               EXPECT_EQ(error, nullptr);
-               got.emplace(std::move(r));
-             });
+  async_call(
+      flights, io, 1, [] { return std::make_unique<int>(5); },
+      [&](const std::exception_ptr& error, auto r) {
+        EXPECT_EQ(error, nullptr);
+        got.emplace(std::move(r));
+      });
   io.run();
   ASSERT_TRUE(got);
   EXPECT_EQ(**got.value(), 5);
@@ -80,17 +82,19 @@ TEST(Asio, GroupOfVoid) {
   asio::io_context io;
   int loads = 0;
   int calls = 0;
-  async_call(flights, io, "a", [&] { ++loads; },
-             [&](const std::exception_ptr& error, const singleflight::result<void>& r) {
-               EXPECT_EQ(error, nullptr);
-               EXPECT_TRUE(r.led());
-               ++calls;
-             });
-  async_call(flights, io, "b", [] { throw std::runtime_error("b"); },
-             [&](const std::exception_ptr& error, const singleflight::result<void>&) {
-               EXPECT_EQ(support::text_of(error), "b");
-               ++calls;
-             });
+  async_call(
+      flights, io, "a", [&] { ++loads; },
+      [&](const std::exception_ptr& error, const singleflight::result<void>& r) {
+        EXPECT_EQ(error, nullptr);
+        EXPECT_TRUE(r.led());
+        ++calls;
+      });
+  async_call(
+      flights, io, "b", [] { throw std::runtime_error("b"); },
+      [&](const std::exception_ptr& error, const singleflight::result<void>&) {
+        EXPECT_EQ(support::text_of(error), "b");
+        ++calls;
+      });
   io.run();
   EXPECT_EQ(loads, 1);
   EXPECT_EQ(calls, 2);
@@ -144,15 +148,16 @@ TEST(Asio, LoaderThatReturnsAValueRunsOnTheIoExecutorAndTheHandlerOnItsOwn) {
   const auto here = std::this_thread::get_id();
   std::thread::id loaded_by;
   answer a;
-  async_call(flights, pool, 1,
-             [&] {
-               loaded_by = std::this_thread::get_id();
-               return 3;
-             },
-             asio::bind_executor(io, [&](std::exception_ptr e, auto r) {
-               EXPECT_EQ(std::this_thread::get_id(), here);
-               into(a)(std::move(e), std::move(r));
-             }));
+  async_call(
+      flights, pool, 1,
+      [&] {
+        loaded_by = std::this_thread::get_id();
+        return 3;
+      },
+      asio::bind_executor(io, [&](std::exception_ptr e, auto r) {
+        EXPECT_EQ(std::this_thread::get_id(), here);
+        into(a)(std::move(e), std::move(r));
+      }));
   io.run();  // returns when the operation, which is work, is done
   EXPECT_EQ(a.value, 3);
   EXPECT_NE(loaded_by, here);
@@ -164,8 +169,9 @@ TEST(Asio, LoaderOnTheIoExecutorThatAsksForItsOwnKeyIsRefused) {
   flight_group flights;
   asio::thread_pool pool(1);
   answer a;
-  async_call(flights, pool, 1,
-             [&](const int& key) -> int { return flights.do_call(key, must_not_load); }, into(a));
+  async_call(
+      flights, pool, 1, [&](const int& key) -> int { return flights.do_call(key, must_not_load); },
+      into(a));
   pool.join();
   EXPECT_EQ(a.code(), std::errc::resource_deadlock_would_occur);
 }
@@ -236,7 +242,8 @@ TEST(Asio, HandlerRunsOnItsStrandForWhateverReason) {
   async_call(flights, threads.io, 1, must_not_load, token());
   async_call(flights, threads.io, 1, {.deadline = clock_type::now() + 1ms}, must_not_load, token());
   async_call(flights, threads.io, 1, {.deadline = clock_type::now()}, must_not_load, token());
-  async_call(flights, threads.io, 2, [] { return 2; }, token());
+  async_call(
+      flights, threads.io, 2, [] { return 2; }, token());
   std::promise<void> initiated;
   asio::post(strand, [&] {
     async_call(flights, threads.io, 1, must_not_load,
@@ -303,8 +310,10 @@ TEST(Asio, MemoryOfTheOperationComesFromItsAllocatorAndIsFreeWhenTheHandlerRuns)
     io.run();
   };
   const auto nothing = [] {};
-  one({}, [] { return 1; }, nothing);
-  one({.deadline = clock_type::now() + 1h}, [] { return 1; }, nothing);
+  one(
+      {}, [] { return 1; }, nothing);
+  one(
+      {.deadline = clock_type::now() + 1h}, [] { return 1; }, nothing);
   for (const auto& options : {singleflight::asio_options(),
                               singleflight::asio_options{.deadline = clock_type::now() + 1h}}) {
     auto leader = lead(flights, 1);
@@ -322,9 +331,10 @@ TEST(Asio, MemoryOfTheOperationComesFromItsAllocatorAndIsFreeWhenTheHandlerRuns)
 TEST(Asio, FutureGetsTheResultOrTheException) {
   flight_group flights;
   running_context thread(1);
-  auto good = async_call(flights, thread.io, 1, [] { return 4; }, asio::use_future);
-  auto bad = async_call(flights, thread.io, 2, []() -> int { throw std::runtime_error("no"); },
-                        asio::use_future);
+  auto good = async_call(
+      flights, thread.io, 1, [] { return 4; }, asio::use_future);
+  auto bad = async_call(
+      flights, thread.io, 2, []() -> int { throw std::runtime_error("no"); }, asio::use_future);
   EXPECT_EQ(*good.get(), 4);
   EXPECT_EQ(support::text_of(support::thrown_by([&] { (void)bad.get(); })), "no");
 }
@@ -337,8 +347,9 @@ TEST(Asio, DeferredOperationDoesNothingUntilItIsInitiated) {
     auto operation = [&] {
       const int key = 1;  // the operation has copies of its arguments
       auto moved_only = std::make_unique<int>(6);
-      return async_call(flights, io.get_executor(), key, {.attempts = 2},
-                        [moved_only = std::move(moved_only)] { return *moved_only; }, deferred);
+      return async_call(
+          flights, io.get_executor(), key, {.attempts = 2},
+          [moved_only = std::move(moved_only)] { return *moved_only; }, deferred);
     }();
     io.run();
     EXPECT_EQ(flights.stats().led, 0U);
@@ -356,8 +367,8 @@ TEST(Asio, AttemptsOfAFollowerWhoseCallFailed) {
   answer patient;
   answer impatient;
   auto leader = lead(flights, 1);
-  async_call(flights, io, 1, {.attempts = 2}, [](const int& key) { return key + 40; },
-             into(patient));
+  async_call(
+      flights, io, 1, {.attempts = 2}, [](const int& key) { return key + 40; }, into(patient));
   async_call(flights, io, 1, must_not_load, into(impatient));
   std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error("first")));
   io.run();
@@ -412,12 +423,13 @@ TEST(Asio, HandlerLeadsAndThreadFollows) {
   answer a;
   std::optional<singleflight::leader<int>> token;
   std::promise<void> led;
-  async_call(flights, threads.io, 1,
-             [&](singleflight::leader<int> l) {
-               token.emplace(std::move(l));
-               led.set_value();
-             },
-             into(a));
+  async_call(
+      flights, threads.io, 1,
+      [&](singleflight::leader<int> l) {
+        token.emplace(std::move(l));
+        led.set_value();
+      },
+      into(a));
   led.get_future().get();
   support::threads follower;
   std::optional<int> followed;
@@ -443,7 +455,8 @@ TEST(Asio, TypeErasedHandler) {
              handler(asio::bind_executor(handlers, into(a))));
   async_call(flights, io, 1, {.deadline = clock_type::now() + 1ms}, must_not_load,
              handler(asio::bind_executor(handlers, into(b))));
-  run_until(io, [&] { return flights.stats().waiting == 1; }, "the deadline");
+  run_until(
+      io, [&] { return flights.stats().waiting == 1; }, "the deadline");
   std::move(leader).set_value(2);
   run_until(
       io,
@@ -471,7 +484,8 @@ TEST(Asio, StackfulCoroutine) {
         got = *r;
       },
       asio::detached);
-  run_until(io, [&] { return flights.stats().waiting == 1; }, "the coroutine to wait");
+  run_until(
+      io, [&] { return flights.stats().waiting == 1; }, "the coroutine to wait");
   std::move(leader).set_value(5);
   io.restart();
   io.run();
@@ -545,8 +559,8 @@ TEST(AsioCoroutine, AwaitableOfAGroupOfVoidAndOfAMoveOnlyValue) {
   asio::co_spawn(
       io,
       [&]() -> asio::awaitable<void> {
-        co_await async_call(nothing, io, 1, []() -> asio::awaitable<void> { co_return; },
-                            asio::use_awaitable);
+        co_await async_call(
+            nothing, io, 1, []() -> asio::awaitable<void> { co_return; }, asio::use_awaitable);
         auto r = co_await async_call(
             pointers, io, 1,
             []() -> asio::awaitable<std::unique_ptr<int>> { co_return std::make_unique<int>(3); },
@@ -563,7 +577,8 @@ TEST(AsioCoroutine, AwaitableOfAnExecutorThatCannotBeAStrand) {
   flight_group flights;
   asio::io_context io;
   answer a;
-  async_call(flights, io, 1, []() -> asio::awaitable<int, executor_type> { co_return 2; }, into(a));
+  async_call(
+      flights, io, 1, []() -> asio::awaitable<int, executor_type> { co_return 2; }, into(a));
   io.run();
   EXPECT_EQ(a.value, 2);
 }
