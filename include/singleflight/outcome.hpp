@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "detail/config.hpp"
+#include "detail/loader.hpp"
 #include "detail/traits.hpp"
 #include "result.hpp"
 
@@ -15,6 +16,11 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
 struct outcome_maker;
+
+/// For the place of an outcome that is still to come.
+struct no_outcome_yet {
+  explicit no_outcome_yet() = default;
+};
 }  // namespace detail
 
 /// What became of one call for a caller that nothing can be thrown at: its `result`, or the
@@ -31,6 +37,8 @@ class [[nodiscard]] outcome {
   using result_type = singleflight::result<Value>;
 
  public:
+  explicit outcome(detail::no_outcome_yet) noexcept : held_(std::in_place_index<1>) {}
+
   /// Returns: whether the call gave a value.
   [[nodiscard]] bool has_value() const noexcept { return held_.index() == 0; }
 
@@ -89,6 +97,20 @@ struct outcome_maker {
   template <class Value>
   [[nodiscard]] static outcome<Value> of(result<Value>&& r) {
     return outcome<Value>(std::move(r));
+  }
+
+  /// The outcome of a call that no caller joined, in the place of a failed one.
+  /// Throws: what moving the value throws; then the outcome must be assigned to.
+  template <class Value>
+  static void renew(outcome<Value>& o, [[maybe_unused]] loaded<Value>& value) {
+    o.held_.template emplace<0>(result_maker::unshared<Value>(value));
+  }
+
+  /// One more of an outcome whose value is shared, or of a failed one.
+  template <class Value>
+  [[nodiscard]] static outcome<Value> again(const outcome<Value>& o) {
+    const auto* const shared = std::get_if<0>(&o.held_);
+    return shared != nullptr ? of(result_maker::again(*shared)) : failed<Value>(o.error());
   }
 
   template <class Value>

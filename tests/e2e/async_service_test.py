@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import unittest
+import warnings
 
 PROGRAM = os.environ["ASYNC_SERVICE"]
 PATIENCE = 60  # seconds until what is waited for has failed to come
@@ -53,6 +54,8 @@ class AsyncService(unittest.IsolatedAsyncioTestCase):
     deadline_ms = 60_000
 
     async def asyncSetUp(self):
+        asyncio.get_running_loop().set_debug(False)  # it tells of what is slow
+        warnings.simplefilter("ignore", ResourceWarning)  # connections end with the service
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.backend = Backend()

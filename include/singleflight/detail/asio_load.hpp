@@ -86,11 +86,11 @@ Awaitable drive_asio(leader<Value> lead, std::shared_ptr<owned_call<Key, Value>>
 #endif
     if (detail::is_unwanted(lead)) throw_call_error(reason::nobody_waits);
     if constexpr (std::is_void_v<Value>) {
-      co_await detail::invoke_async_loader(std::move(load), call->get().key, lead.context());
+      co_await detail::invoke_loader_in(std::move(load), call->get().key, lead.context());
       std::move(lead).set_value();
     } else {
       loaded<Value> value =
-          co_await detail::invoke_async_loader(std::move(load), call->get().key, lead.context());
+          co_await detail::invoke_loader_in(std::move(load), call->get().key, lead.context());
       std::move(lead).set_value(std::move(value));
     }
   } catch (...) {
@@ -143,7 +143,7 @@ void run_on(const Executor& executor, const std::shared_ptr<owned_call<Key, Valu
           return;
         }
         std::move(lead).set_from([&]() -> Value {
-          return detail::invoke_async_loader(std::move(load), call->get().key, lead.context());
+          return detail::invoke_loader_in(std::move(load), call->get().key, lead.context());
         });
       }
     });

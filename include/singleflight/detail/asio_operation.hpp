@@ -193,8 +193,9 @@ class asio_operation final
       const entered now = async_access::enter(group_, *this, std::as_const(key_), begun);
       if (now == entered::ready) return now;
       if (now == entered::begun) {
-        detail::start(begun, [&](leader<value_type> lead) {
-          detail::run_on<Asio>(io_->executor, begun, std::move(lead), std::move(*load_));
+        detail::start(begun, [&] {
+          detail::run_on<Asio>(io_->executor, begun, leader_maker::make<value_type>(begun),
+                               std::move(*load_));
         });
       }
     } catch (...) {

@@ -101,7 +101,8 @@ class async_wait : public waiter_node {
       if (!handle_->waiters->remove(*this)) return false;
     }
     edge_.disconnect();
-    detail::take_leave(*home_, *handle_, begun_ != nullptr, reason::caller_gone);
+    // Who was stopped has left already.
+    if (!why_) detail::take_leave(*home_, *handle_, begun_ != nullptr, reason::caller_gone);
     return true;
   }
 
@@ -112,27 +113,27 @@ class async_wait : public waiter_node {
     while (now == phase::entering || now == phase::starting) {
       const phase left = why == reason::deadline ? phase::late : phase::stopped;
       if (!phase_.compare_exchange_weak(now, left)) continue;
-      if (now == phase::starting) static_cast<void>(run_stop_callbacks(account(why)));
+      if (now == phase::starting) static_cast<void>(stop_loader(leave_accounts(why)));
       return;
     }
     departure out;
     if (now == phase::waiting && take_out(why, out)) depart(std::move(out));
   }
 
-  /// What is to be done after a caller was taken out of the list of its call.
+  /// What is left to do for a caller that was taken out of the list of its call.
   struct departure {
     std::shared_ptr<poster> by;  // of a bound one
     stop_source loader = no_stop_source();
   };
 
-  /// The first half of `leave` for a caller that waits. Returns: false if it is resumed already.
+  /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed already.
   [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
     const lock home(home_->mutex);
     if (why == reason::newer_call && handle_->running == nullptr) return false;
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
-      out.by = std::move(by);
+      if (how == kind::bound) out.by = std::move(by);
     }
     why_ = why;
     out.loader = detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
@@ -141,8 +142,11 @@ class async_wait : public waiter_node {
 
   /// The second half, outside all locks.
   void depart(departure out) noexcept {
-    if (!run_stop_callbacks(std::move(out.loader))) return;
-    if (how == kind::inlined) return resume_inlined();
+    edge_.disconnect();  // it waits no more, however late it is resumed
+    if (!stop_loader(std::move(out.loader))) return;
+    if (how == kind::inlined) {
+      return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
+    }
     poster& p = *out.by;
     p.post(std::move(out.by));
   }
@@ -151,12 +155,22 @@ class async_wait : public waiter_node {
 
   [[nodiscard]] const wait_node* inside() const noexcept { return inside_.get(); }
 
+  /// Returns: why it is to leave before it has entered, or nothing.
+  [[nodiscard]] std::optional<reason> was_stopped() const noexcept {
+    const phase now = phase_.load();
+    if (now != phase::stopped && now != phase::late) return std::nullopt;
+    return reason_of(now);
+  }
+
   /// Makes the caller a follower. From when the mutex is released, others may resume it.
   /// Returns: why it cannot be one, or nothing. Throws: `std::bad_alloc`, only to this caller.
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
                                            const block_ptr& alive, clock::time_point expiry)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    if (running.followers() >= max_waiters) return reason::full;
+    if (running.followers() >= max_waiters) {
+      return inside_ != nullptr && detail::waits_for(running, *inside_) ? reason::circle
+                                                                        : reason::full;
+    }
     wait_ticket<Key, Value> ticket = home.make_ticket(
         running, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
     if (!ticket.handle->alive) ticket.handle->alive = alive;
@@ -166,12 +180,11 @@ class async_wait : public waiter_node {
     future_ = std::move(ticket.future);
     handle_ = std::move(ticket.handle);
     expiry_ = expiry;
-    phase expected = phase::entering;
     if (finishes_) {
-      if (!phase_.compare_exchange_strong(expected, phase::starting)) return reason_of(expected);
+      if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
       const lock guard(handle_->waiters->mutex);
-      if (!phase_.compare_exchange_strong(expected, phase::waiting)) return reason_of(expected);
+      if (!advance(phase::entering, phase::waiting)) return was_stopped();
       handle_->waiters->add(*this);
     }
     home.add_follower(running);
@@ -180,15 +193,15 @@ class async_wait : public waiter_node {
 
   /// Has the caller wait for a call that it is about to begin.
   /// Returns: why the call must not begin, or nothing.
-  [[nodiscard]] std::optional<reason> attend(shard& home, owned_type& own)
+  [[nodiscard]] std::optional<reason> attend(shard& home, const std::shared_ptr<owned_type>& own)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     home_ = &home;
-    begun_ = &own;
-    handle_ = own.prepare({.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
+    begun_ = own.get();
+    handle_ =
+        own->prepare(own, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
     expiry_ = (clock::time_point::max)();
-    phase expected = phase::entering;
-    if (!phase_.compare_exchange_strong(expected, phase::starting)) return reason_of(expected);
-    home.add_beginner(own.get());
+    if (!advance(phase::entering, phase::starting)) return was_stopped();
+    home.add_beginner(own->get());
     if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
     return std::nullopt;
   }
@@ -201,22 +214,19 @@ class async_wait : public waiter_node {
   /// caller that `finishes_`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
+    if (begun_ != nullptr && begun_->ended()) {
+      if (!advance(phase::starting, phase::waiting)) why_ = was_stopped();
+      return entered::ready;
+    }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     const lock guard(handle->waiters->mutex);
-    phase expected = phase::starting;
-    if (!phase_.compare_exchange_strong(expected, phase::waiting)) {
-      why_ = reason_of(expected);
+    if (!advance(phase::starting, phase::waiting)) {
+      why_ = was_stopped();
       return entered::ready;
     }
     if (handle->waiters->published()) return entered::ready;
     handle->waiters->add(*this);
     return entered::waits;
-  }
-
-  /// Resumes a caller that is ready on this thread, or, where this thread is resuming others, after
-  /// those.
-  void resume_inlined() noexcept {
-    waiter_list::resume(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), *this);
   }
 
   /// To be called where the caller is resumed, before its result is taken.
@@ -236,12 +246,15 @@ class async_wait : public waiter_node {
       return false;
     } catch (...) {
     }
+    // Here: when it enters, under a lock, no exception of the user's may be destroyed.
+    future_ = {};
+    handle_.reset();
     return true;
   }
 
   /// Heeds stop requests from now on. To be called before it enters.
   void heed_stops() noexcept {
-    phase_.store(phase::entering);
+    phase_.store(phase::entering, std::memory_order_relaxed);
 #if defined(__cpp_lib_jthread)
     if (stop_.stop_possible()) on_stop_.emplace(stop_, stopper{this});
 #endif
@@ -268,14 +281,25 @@ class async_wait : public waiter_node {
  protected:
   ~async_wait() = default;
 
-  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
-  /// what needs to know the call. To be set before it enters.
-  bool finishes_ = false;
   /// Returns: when it is to leave for a newer call. To be called between entering and `finish_start`.
   [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
 
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
+  /// what needs to know the call; and whether others than its stop token make it leave.
+  bool finishes_ = false;
+
  private:
   enum class phase : unsigned char { entering, starting, waiting, stopped, late };
+
+  /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
+  [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
+    if (finishes_) return phase_.compare_exchange_strong(from, to);
+#if defined(__cpp_lib_jthread)
+    if (on_stop_) return phase_.compare_exchange_strong(from, to);
+#endif
+    phase_.store(to, std::memory_order_relaxed);  // nobody else looks at it
+    return true;
+  }
 
   /// Waits for a stop request that another thread is making.
   void ignore_stops() noexcept {
@@ -288,14 +312,14 @@ class async_wait : public waiter_node {
     return left == phase::late ? reason::deadline : reason::stop;
   }
 
-  [[nodiscard]] stop_source account(reason why) noexcept {
+  [[nodiscard]] stop_source leave_accounts(reason why) noexcept {
     const lock home(home_->mutex);
     return detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
   }
 
-  /// Runs those of the call's loader, if this was the last caller to leave.
+  /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
-  bool run_stop_callbacks(stop_source loader) noexcept {
+  bool stop_loader(stop_source loader) noexcept {
     bool gone = false;
     gone_ = &gone;
     loader.request_stop();

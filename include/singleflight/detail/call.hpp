@@ -33,6 +33,7 @@ struct call_handle {
   std::optional<waiter_list> waiters;  // made under the shard's mutex, before the call ends
   bool watched = false;  // whether the wait graph is shown who leads; by the shard's mutex
   std::shared_future<Value> future;  // for the caller that began the call, if it does not lead it
+  bool lost = false;                 // in a forked child: whoever leads the call is not in it
   wait_node node;
   block_ptr alive;  // keeps the shard for asynchronous waiters that leave; by the shard's mutex
 };
@@ -103,9 +104,9 @@ struct call {
   call* next = nullptr;                         // in the bucket's chain
   call** link = nullptr;       // what points at this call in that chain; null: not listed
   std::size_t interested = 1;  // callers that still want the result, the one that began it included
-  std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
+  std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

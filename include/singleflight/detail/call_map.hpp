@@ -184,32 +184,35 @@ class alignas(64) call_map {
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.listed()) unlist(c);
     key_buffer_.keep(c.key);
-    c.ended = true;
-    --stats_.in_flight;
-    if (!c.shared) return;
-    stats_.waiting -= c.shared->waiters;
-    if (handle_type* handle = c.shared->handle.get()) {
-      handle->running = nullptr;
-      handle->joined = c.shared->joined;
-    }
+    end_unlisted(c);
+  }
+
+  /// As `end`, for a call whose key is looked at afterwards.
+  void end_and_leave_key(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (c.listed()) unlist(c);
+    end_unlisted(c);
   }
 
   /// In a forked child, which has only this thread: takes the calls of other threads out of the map,
   /// and the followers of this thread's out of the accounts. Runs no user code. Those calls are on
   /// stacks of threads that are gone, which are still readable here and may be reused later. `lost`
   /// is for holders of their futures. Calls that were not listed stay in the gauges.
-  void forget_other_threads(const std::exception_ptr& lost) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+  /// Returns: how many asynchronous calls were among those.
+  std::size_t forget_other_threads(const std::exception_ptr& lost) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    std::size_t asynchronous = 0;
     for (std::size_t i = 0; i < bucket_count_; ++i) {
       for (call_type* c = buckets_[i]; c != nullptr;) {
         call_type* const next = c->next;
         if (c->leader == std::this_thread::get_id()) {
           forget_followers(*c);
         } else {
-          lose(*c, lost);
+          if (lose(*c, lost)) ++asynchronous;
         }
         c = next;
       }
     }
+    return asynchronous;
   }
 
   [[nodiscard]] const group_stats& stats() const SINGLEFLIGHT_REQUIRES(mutex) { return stats_; }
@@ -225,6 +228,17 @@ class alignas(64) call_map {
 
  private:
   static constexpr std::size_t first_buckets = 8;
+
+  void end_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.ended = true;
+    --stats_.in_flight;
+    if (!c.shared) return;
+    stats_.waiting -= c.shared->waiters;
+    if (handle_type* handle = c.shared->handle.get()) {
+      handle->running = nullptr;
+      handle->joined = c.shared->joined;
+    }
+  }
 
   [[nodiscard]] std::size_t bucket_of(std::uint64_t hash) const noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
@@ -255,20 +269,24 @@ class alignas(64) call_map {
     }
   }
 
-  /// Takes out a call that a forked child will never end.
-  void lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
+  /// Takes out a call that a forked child will never end. Returns: whether it is asynchronous.
+  bool lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
     unlist(c);
     --stats_.in_flight;
-    if (!c.shared) return;
+    if (!c.shared) return false;
     stats_.waiting -= c.shared->waiters;
-    if (handle_type* handle = c.shared->handle.get()) {
+    handle_type* const handle = c.shared->handle.get();
+    if (handle != nullptr) {
       handle->running = nullptr;
-      if (handle->waiters) handle->waiters->forget_all();
+      handle->lost = true;
+      // Whoever comes to wait is the caller whose executor forks: its call is over.
+      if (handle->waiters) handle->waiters->forget_all(true);
     }
 #if defined(__GLIBCXX__)  // elsewhere a future has a mutex, which a thread that is gone may hold
     if (std::exchange(c.shared->handed_out, false)) c.shared->channel->promise.set_exception(why);
 #endif
+    return handle != nullptr && !handle->node.by_thread;
   }
 
   /// Doubles the buckets. Where there is no memory for that, chains get longer instead: a caller
@@ -294,9 +312,9 @@ class alignas(64) call_map {
   std::size_t bucket_count_ SINGLEFLIGHT_GUARDED_BY(mutex) = first_buckets;  // a power of two
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
   std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
-  std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
+  std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

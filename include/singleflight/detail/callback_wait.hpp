@@ -19,13 +19,13 @@
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// Starts the loader of a call that has begun, on this thread, which leads the call until it has been
-/// started. `load` is given the leader; if it throws, so fails the call.
+/// started. If `load()` throws, so fails the call.
 template <class Key, class Value, class Load>
 void start(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
   {
     const leading here;
     try {
-      std::forward<Load>(load)(leader_maker::make<Value>(begun));
+      std::forward<Load>(load)();
     } catch (...) {
       begun->fail(current_failure());
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
@@ -69,19 +69,27 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
       throw;
     }
     if (now == entered::begun) {
-      detail::start(begun, std::move(me->start_));
+      try {
+        detail::start(begun, [&] { std::move(me->start_)(leader_maker::make<value_type>(begun)); });
+      } catch (...) {  // this thread ends
+        if (me->finish_start() == entered::ready) me->be_ready();
+        throw;
+      }
       now = me->finish_start();
-      if (now == entered::ready && inlined) return me->resume_inlined();
     }
-    if (now != entered::ready) return;
-    if constexpr (inlined) {
-      wake(*me);
-    } else {
-      me->post(std::move(me->by));
-    }
+    if (now == entered::ready) me->be_ready();
   }
 
  private:
+  /// Has it called back, here or elsewhere.
+  void be_ready() noexcept {
+    if constexpr (inlined) {
+      trampoline::run(*this);
+    } else {
+      this->post(std::move(this->by));
+    }
+  }
+
   /// Given to the executor. The first to be run calls back; if all are dropped, the caller is gone.
   struct task {
     std::shared_ptr<callback_wait> waiting;

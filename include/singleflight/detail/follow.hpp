@@ -144,12 +144,21 @@ class waiter {
     return std::nullopt;
   }
 
+  /// Lets the caller that has joined a call run user code before it waits.
+  void not_yet() noexcept { edge_.disconnect(); }
+
+  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being ended.
+  void abandon(shard& home) {
+    if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
+  }
+
   /// Has the caller wait for a call that it is about to begin on an executor.
   /// Throws: `std::bad_alloc`, and then the call must not begin.
-  void attend(shard& home, owned_call<Key, Value>& own) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  void attend(shard& home, const std::shared_ptr<owned_call<Key, Value>>& own)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     began_ = true;
-    ticket_ = own.prepare_future(needs());
-    home.add_beginner(own.get());
+    ticket_ = own->prepare_future(own, needs());
+    home.add_beginner(own->get());
   }
 
   /// Waits for the call to end, or for this caller to leave it.
@@ -209,7 +218,7 @@ class waiter {
       return true;
     } catch (...) {  // forced unwinding: this thread is cancelled while it waits
       edge_.disconnect();
-      if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
+      abandon(home);
       throw;
     }
   }

@@ -146,6 +146,7 @@ class registered_group final : public group_in_list, public counted_block {
   /// Makes a block with that many shards, which frees itself when no `block_ptr` points at it.
   /// Returns: the first of the shards. Throws: `std::bad_alloc`.
   [[nodiscard]] static shard* make(std::size_t count) {
+    constexpr std::size_t head_size = shards_of_head();
     shard* const first = memory().allocate(head_size + count) + head_size;
     try {
       std::uninitialized_default_construct_n(first, count);
@@ -159,7 +160,7 @@ class registered_group final : public group_in_list, public counted_block {
 
   /// Returns: the head of the block that has these shards.
   [[nodiscard]] static registered_group& before(shard* first) noexcept {
-    return *std::launder(reinterpret_cast<registered_group*>(first - head_size));
+    return *std::launder(reinterpret_cast<registered_group*>(first - shards_of_head()));
   }
 
   void lock_before_fork() noexcept override SINGLEFLIGHT_NOT_ANALYSED {
@@ -175,7 +176,7 @@ class registered_group final : public group_in_list, public counted_block {
   void unlock_in_child(const std::exception_ptr& lost) noexcept override SINGLEFLIGHT_NOT_ANALYSED {
     owned.forget_other_threads();
     for (auto& s : shards_) {
-      s.forget_other_threads(lost);
+      owned.remove_asynchronous(s.forget_other_threads(lost));
       s.mutex.renew_after_fork();
     }
   }
@@ -197,10 +198,14 @@ class registered_group final : public group_in_list, public counted_block {
     const std::span<shard> all = shards_;
     this->~registered_group();
     std::destroy_n(all.data(), all.size());
-    memory().deallocate(all.data() - head_size, head_size + all.size());
+    memory().deallocate(all.data() - shards_of_head(), shards_of_head() + all.size());
   }
 
-  static constexpr std::size_t head_size = 1;  // in shards
+  /// Returns: the room that the head of the block takes, in shards.
+  [[nodiscard]] static constexpr std::size_t shards_of_head() noexcept {
+    return (sizeof(registered_group) + sizeof(shard) - 1) / sizeof(shard);
+  }
+
   const std::span<shard> shards_;
 };
 

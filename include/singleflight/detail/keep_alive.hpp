@@ -3,7 +3,7 @@
 #define SINGLEFLIGHT_DETAIL_KEEP_ALIVE_HPP
 
 #include <atomic>
-#include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "config.hpp"
@@ -29,7 +29,7 @@ class counted_block {
 
   virtual void free() noexcept = 0;
 
-  std::atomic<std::size_t> users_ = 0;
+  std::atomic<std::uint32_t> users_ = 0;
   std::atomic<bool> closed_ = false;
 };
 

@@ -33,15 +33,13 @@ void count_failure(call_map<Key, Value>& home) noexcept {
 }
 
 /// Tells those who do not wait in the future that the result is there: other waiters and the wait
-/// graph. The last touch of the call where it lives on the heap, which a waiter may free.
+/// graph.
 template <class Key, class Value>
 void announce(call<Key, Value>& own) noexcept {
-  const std::shared_ptr<call_handle<Key, Value>> handle = own.shared->handle;
+  const std::shared_ptr<call_handle<Key, Value>>& handle = own.shared->handle;
   if (handle == nullptr) return;
   if (handle->watched) the_wait_graph().end(handle->node);
-  if (handle->waiters) {
-    waiter_list::publish(std::shared_ptr<waiter_list>(handle, &*handle->waiters));
-  }
+  if (handle->waiters) handle->waiters->publish(handle);
 }
 
 template <class Key, class Value>

@@ -51,9 +51,9 @@ class owned_call : public owned_calls::member,
   template <class K>
   owned_call(shard& home, owned_calls& every, std::uint64_t hash, K&& key, stop_source stop,
              bool on_executor, block_ptr alive)
-      : owned_calls::member(on_executor),
-        home_(home),
+      : home_(home),
         every_(every),
+        on_executor_(on_executor),
         body_(std::in_place, hash, std::forward<K>(key), std::this_thread::get_id(),
               std::move(stop)) {
     body_->shared.emplace();
@@ -67,28 +67,36 @@ class owned_call : public owned_calls::member,
 
   [[nodiscard]] call<Key, Value>& get() noexcept { return *body_; }
 
-  /// Makes what the caller that begins it needs to wait for it, before it begins.
+  /// Makes what the caller that begins it needs to wait for it, before it begins. `self` owns this.
   /// Throws: `std::bad_alloc`, and then the call must not begin.
-  [[nodiscard]] std::shared_ptr<handle_type> prepare(wait_needs needs) {
+  [[nodiscard]] std::shared_ptr<handle_type> prepare(std::shared_ptr<owned_call> self,
+                                                     wait_needs needs) {
     if (needs.to_be_woken) handle_.waiters.emplace();
     handle_.watched = needs.an_edge;
     handle_.node.leader = body_->leader;
-    return {this->shared_from_this(), &handle_};
+    return {std::move(self), &handle_};
   }
 
   /// As above, for one that waits in the future.
-  [[nodiscard]] wait_ticket<Key, Value> prepare_future(wait_needs needs) {
+  [[nodiscard]] wait_ticket<Key, Value> prepare_future(std::shared_ptr<owned_call> self,
+                                                       wait_needs needs) {
     body_->shared->channel.emplace();
     body_->shared->handed_out = true;
-    return {body_->shared->channel->future, prepare(needs)};
+    return {body_->shared->channel->future, prepare(std::move(self), needs)};
   }
 
-  /// From here on it must be ended. Before, no other thread knows it.
-  void begin() noexcept SINGLEFLIGHT_REQUIRES(home_.mutex) {
-    body_->shared->handle = std::shared_ptr<handle_type>(this->shared_from_this(), &handle_);
-    body_->forgets_before = home_.forgets();
-    every_.add(*this);
-    phase_.store(phase::starting);
+  /// From here on it must be ended. Before, no other thread knows it. `home` is its shard, by the name
+  /// under which the caller has locked it.
+  void begin(const shard& home, std::shared_ptr<owned_call> self) noexcept
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    body_->shared->handle = std::shared_ptr<handle_type>(std::move(self), &handle_);
+    body_->forgets_before = home.forgets();
+    if (on_executor_) {
+      every_.add(*this);
+    } else {
+      every_.add_asynchronous();
+    }
+    phase_.store(phase::starting, std::memory_order_relaxed);  // published by the mutex
   }
 
   // --- Ending it ---------------------------------------------------------------------------------
@@ -113,11 +121,9 @@ class owned_call : public owned_calls::member,
 
   /// To be called when the loader has been started on this thread, which led the call until now.
   void started() noexcept {
+    if (ended()) return;
     phase now = phase::starting;
-    if (!phase_.compare_exchange_strong(now, phase::open)) {
-      if (now == phase::ended) return;
-      if (now == phase::given_up) return drop();
-    }
+    if (!phase_.compare_exchange_strong(now, phase::open) && now == phase::given_up) return drop();
     const lock guard(home_.mutex);
     if (handle_.running != nullptr && !taken_) home_.set_leader(*handle_.running, {});
   }
@@ -129,6 +135,11 @@ class owned_call : public owned_calls::member,
     taken_ = true;
     home_.set_leader(get(), std::this_thread::get_id());
     return get().interested > 0;
+  }
+
+  /// Whether all who wait have been woken. A thread that sees it sees the result.
+  [[nodiscard]] bool ended() const noexcept {
+    return phase_.load(std::memory_order_acquire) == phase::ended;
   }
 
   [[nodiscard]] const call_context& context() const noexcept override { return context_; }
@@ -154,10 +165,14 @@ class owned_call : public owned_calls::member,
   struct destruction {
     owned_call& self;
     ~destruction() {
-      self.phase_.store(phase::ended);
+      self.phase_.store(phase::ended, std::memory_order_release);
       self.destroy_loader();
       self.body_.reset();
-      self.every_.remove(self);
+      if (self.on_executor_) {
+        self.every_.remove(self);
+      } else {
+        self.every_.remove_asynchronous();
+      }
     }
   };
 
@@ -189,8 +204,12 @@ class owned_call : public owned_calls::member,
     detail::fail(home_, get(), std::move(why));
   }
 
+  /// Whether a forked child must not end the call.
+  [[nodiscard]] bool lost() const noexcept { return owned_calls::member::lost() || handle_.lost; }
+
   shard& home_;
   owned_calls& every_;
+  const bool on_executor_;
   std::optional<call<Key, Value>> body_;  // of who made the call, then of who claimed it
   std::atomic<phase> phase_ = phase::made;
 
@@ -205,6 +224,7 @@ class owned_call : public owned_calls::member,
 
   /// In a forked child, which cannot end the call: lets go of it.
   void lose() noexcept {
+    if (phase_.exchange(phase::ended) == phase::ended) return;
     detail::publish_failure(get(), make_call_error(reason::lost_in_fork));
     destroy_loader();
     body_.reset();

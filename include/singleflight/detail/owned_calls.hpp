@@ -2,6 +2,7 @@
 #ifndef SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
 #define SINGLEFLIGHT_DETAIL_OWNED_CALLS_HPP
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <memory>
@@ -23,7 +24,7 @@ class owned_calls {
   /// One of them.
   class member {
    public:
-    explicit member(bool on_executor) noexcept : on_executor_(on_executor) {}
+    member() = default;
     member(const member&) = delete;  // linked by address
     member& operator=(const member&) = delete;
 
@@ -47,7 +48,6 @@ class owned_calls {
     member* next_ = nullptr;
     member** link_ = nullptr;  // what points at this one
 
-    const bool on_executor_;
     bool lost_ = false;
   };
 
@@ -56,15 +56,14 @@ class owned_calls {
   owned_calls& operator=(const owned_calls&) = delete;
   ~owned_calls() = default;
 
-  /// Adds a call that this thread is about to give to an executor, or to an asynchronous loader.
+  /// Adds a call that this thread is about to give to an executor.
   void add(member& m) noexcept {
     const std::lock_guard guard(mutex_);
-    if (m.on_executor_) m.owner_ = std::this_thread::get_id();
-    member*& first = list_of(m);
-    m.next_ = first;
-    if (first != nullptr) first->link_ = &m.next_;
-    m.link_ = &first;
-    first = &m;
+    m.owner_ = std::this_thread::get_id();
+    m.next_ = first_;
+    if (first_ != nullptr) first_->link_ = &m.next_;
+    m.link_ = &first_;
+    first_ = &m;
   }
 
   /// Notes that this thread runs or fails the call.
@@ -80,52 +79,53 @@ class owned_calls {
   }
 
   /// Notifies the one destructor that may wait, and under the mutex: once that is released, the
-  /// group may be gone. Wakes those who wait for the last asynchronous call.
+  /// group may be gone.
   void remove(member& m) noexcept {
-    std::shared_ptr<waiter_list> drained;
-    {
-      const std::lock_guard guard(mutex_);
-      unlink(m);
-      if (m.on_executor_) {
-        if (on_executors_ == nullptr) empty_.notify_one();
-      } else if (asynchronous_ == nullptr) {
-        drained = std::move(drained_);
-      }
-    }
-    if (drained != nullptr) waiter_list::publish(drained);
+    const std::lock_guard guard(mutex_);
+    unlink(m);
+    if (first_ == nullptr) empty_.notify_one();
   }
 
   /// Whether no call is on an executor.
   [[nodiscard]] bool empty() noexcept {
     const std::lock_guard guard(mutex_);
-    return on_executors_ == nullptr;
+    return first_ == nullptr;
   }
 
-  /// Returns: how many asynchronous calls there are. Complexity: linear in them.
-  [[nodiscard]] std::size_t asynchronous() noexcept {
-    const std::lock_guard guard(mutex_);
-    std::size_t count = 0;
-    for (const member* m = asynchronous_; m != nullptr; m = m->next_) ++count;
-    return count;
+  void add_asynchronous() noexcept { asynchronous_.fetch_add(1); }
+
+  /// Wakes those who wait for the last asynchronous call.
+  void remove_asynchronous(std::size_t count = 1) noexcept {
+    if (count == 0 || asynchronous_.fetch_sub(count) != count || !awaited_.load()) return;
+    std::shared_ptr<waiter_list> drained;
+    {
+      const std::lock_guard guard(mutex_);
+      drained = std::move(drained_);
+    }
+    if (drained != nullptr) drained->publish(drained);
   }
+
+  /// Returns: how many asynchronous calls there are.
+  [[nodiscard]] std::size_t asynchronous() const noexcept { return asynchronous_.load(); }
 
   /// Returns: the list to wait in until no asynchronous call is left; null if none is left now.
   /// Throws: `std::bad_alloc`.
   [[nodiscard]] std::shared_ptr<waiter_list> until_drained() {
     const std::lock_guard guard(mutex_);
-    if (asynchronous_ == nullptr) return nullptr;
     if (drained_ == nullptr) drained_ = std::make_shared<waiter_list>();
-    return drained_;
+    awaited_.store(true);
+    // After that: the last call looks for it when it has counted itself out.
+    return asynchronous() == 0 ? nullptr : drained_;
   }
 
   /// Waits until no call is on an executor. Returns: false, at once, if this thread owns one of them,
   /// which then cannot end: its loader or executor has ended the process or its own group.
   [[nodiscard]] bool wait() noexcept {
     std::unique_lock guard(mutex_);
-    for (const member* m = on_executors_; m != nullptr; m = m->next_) {
+    for (const member* m = first_; m != nullptr; m = m->next_) {
       if (m->owner_ == std::this_thread::get_id()) return false;
     }
-    empty_.wait(guard, [this] { return on_executors_ == nullptr; });
+    empty_.wait(guard, [this] { return first_ == nullptr; });
     return true;
   }
 
@@ -143,14 +143,12 @@ class owned_calls {
 
   /// In a forked child, which has only this thread: takes out the calls that it does not own.
   void forget_other_threads() noexcept {
-    for (member* first : {on_executors_, asynchronous_}) {
-      member* next = nullptr;
-      for (member* m = first; m != nullptr; m = next) {
-        next = m->next_;
-        if (m->owner_ == std::this_thread::get_id()) continue;
-        m->lost_ = true;
-        unlink(*m);
-      }
+    member* next = nullptr;
+    for (member* m = first_; m != nullptr; m = next) {
+      next = m->next_;
+      if (m->owner_ == std::this_thread::get_id()) continue;
+      m->lost_ = true;
+      unlink(*m);
     }
     if (drained_ != nullptr) drained_->forget_all();
     std::construct_at(&empty_);  // a thread that is gone may have waited on it
@@ -158,10 +156,6 @@ class owned_calls {
   }
 
  private:
-  [[nodiscard]] member*& list_of(const member& m) noexcept {
-    return m.on_executor_ ? on_executors_ : asynchronous_;
-  }
-
   static void unlink(member& m) noexcept {
     *m.link_ = m.next_;
     if (m.next_ != nullptr) m.next_->link_ = m.link_;
@@ -169,7 +163,7 @@ class owned_calls {
 
   [[nodiscard]] std::shared_ptr<member> find_queued() noexcept {
     const std::lock_guard guard(mutex_);
-    for (member* m = on_executors_; m != nullptr; m = m->next_) {
+    for (member* m = first_; m != nullptr; m = m->next_) {
       if (m->owner_ != std::thread::id()) continue;
       if (std::shared_ptr<member> kept = m->keep()) return kept;
     }
@@ -179,9 +173,11 @@ class owned_calls {
   std::mutex mutex_;
   std::condition_variable empty_;
   // Guarded by mutex_.
-  member* on_executors_ = nullptr;
-  member* asynchronous_ = nullptr;
-  std::shared_ptr<waiter_list> drained_;  // null unless somebody waits
+  member* first_ = nullptr;               // of the calls on executors
+  std::shared_ptr<waiter_list> drained_;  // null if nobody has waited since the last was left
+
+  std::atomic<std::size_t> asynchronous_ = 0;
+  std::atomic<bool> awaited_ = false;  // whether anybody has ever waited
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

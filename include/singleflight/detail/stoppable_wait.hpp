@@ -43,7 +43,7 @@ class thread_waiter : public waiter_node {
   [[nodiscard]] bool wait_until(std::chrono::steady_clock::time_point until)
       SINGLEFLIGHT_NOT_ANALYSED {
     std::unique_lock guard(all_.mutex.standard());
-    const auto over = [this] { return all_.published() || stopped_; };
+    const auto over = [this]() SINGLEFLIGHT_NOT_ANALYSED { return all_.published() || stopped_; };
     if (until == (std::chrono::steady_clock::time_point::max)()) {
       changed_.wait(guard, over);
     } else {
@@ -65,8 +65,8 @@ class thread_waiter : public waiter_node {
 #if defined(__cpp_lib_jthread)
 
 /// Returns: as `thread_waiter::wait_until`.
-[[nodiscard]] inline bool wait_stoppably(waiter_list& all, const call_options& options,
-                                         std::chrono::steady_clock::time_point until) {
+[[nodiscard]] SINGLEFLIGHT_DETAIL_NOINLINE inline bool wait_stoppably(
+    waiter_list& all, const call_options& options, std::chrono::steady_clock::time_point until) {
   thread_waiter me(all);
   const std::stop_callback wake(options.stop, [&me]() noexcept { me.stop(); });
   return me.wait_until(

@@ -51,7 +51,8 @@ struct waiter_node {
   // Guarded by the mutex of the list.
   waiter_node* next = nullptr;
   waiter_node* previous = nullptr;
-  struct waiter_queue* in = nullptr;  // null: nowhere
+  struct waiter_queue* in = nullptr;    // null: nowhere
+  const trampoline* only_by = nullptr;  // resumes it, if it was stopped
 };
 
 /// First in, first out.
@@ -105,25 +106,26 @@ class waiter_list {
 
   /// Wakes everybody, those first that run elsewhere. One waiter is taken out at a time, so that one
   /// that is resumed may stop or destroy any other.
-  static void publish(const std::shared_ptr<waiter_list>& list) noexcept {
+  /// `owner` owns the list, which the last waiter may free otherwise.
+  template <class Owner>
+  void publish(const std::shared_ptr<Owner>& owner) noexcept {
     {
-      const lock guard(list->mutex);
-      list->published_ = true;
-      for (waiter_node* n = list->threads_.first; n != nullptr; n = n->next) n->wake(*n);
-      if (list->bound_.first == nullptr && list->inlined_.first == nullptr) return;
+      const lock guard(mutex);
+      published_ = true;
+      for (waiter_node* n = threads_.first; n != nullptr; n = n->next) n->wake(*n);
+      if (bound_.first == nullptr && inlined_.first == nullptr) return;
     }
-    while (std::shared_ptr<poster> by = list->pop_bound()) {
+    const std::shared_ptr<waiter_list> me(owner, this);
+    while (std::shared_ptr<poster> by = pop_bound()) {
       poster& p = *by;
       p.post(std::move(by));
     }
-    resume_inlined(list);
+    resume_inlined(me);
   }
 
-  /// Resumes, on this thread, a waiter that was taken out for another reason than the end of the call.
-  static void resume(const std::shared_ptr<waiter_list>& list, waiter_node& n) noexcept;
-
   /// In a forked child: lets go of all waiters, which belong to threads that it lacks.
-  void forget_all() noexcept SINGLEFLIGHT_NOT_ANALYSED {
+  void forget_all(bool is_over = false) noexcept SINGLEFLIGHT_NOT_ANALYSED {
+    if (is_over) published_ = true;
     for (waiter_queue* q : {&threads_, &bound_, &inlined_, &stopped_}) {
       while (q->pop() != nullptr) {
       }
@@ -150,11 +152,16 @@ class waiter_list {
     return n != nullptr ? std::move(n->by) : nullptr;
   }
 
-  /// Returns: the next waiter to resume on this thread. Null if there is none; then `here`, if it had
-  /// the list, has it no more.
+  /// Returns: the next waiter for `here` to resume. Null if there is none; then `here`, if it had the
+  /// list, has it no more. A waiter that was stopped is resumed by the thread that stops it: another
+  /// would wait in there for the end of the stop callback.
   [[nodiscard]] waiter_node* pop_inlined(const trampoline* here) noexcept {
     const lock guard(mutex);
-    if (waiter_node* const n = stopped_.pop()) return n;
+    for (waiter_node* n = stopped_.first; n != nullptr; n = n->next) {
+      if (n->only_by != here) continue;
+      stopped_.erase(*n);
+      return n;
+    }
     if (published_) {
       if (waiter_node* const n = inlined_.pop()) return n;
     }
@@ -177,17 +184,16 @@ class waiter_list {
 /// for each thread that is resuming waiters, on its stack.
 class trampoline {
  public:
-  /// Resumes the inlined waiters of the list, here or in the loop that runs on this thread already.
-  static void run(const std::shared_ptr<waiter_list>& list) noexcept {
-    if (trampoline* const outer = current()) {
-      if (!outer->queue(list)) resume_all(*list, nullptr);
-      return;
-    }
-    trampoline mine;
-    current() = &mine;
-    if (!mine.queue(list)) resume_all(*list, nullptr);
-    while (const std::shared_ptr<waiter_list> next = mine.pop()) resume_all(*next, &mine);
-    current() = nullptr;
+  /// Resumes the inlined waiters of the list, here or in the loop that runs on this thread already;
+  /// first the one, if any, that this thread has taken out of the list to stop it.
+  static void run(const std::shared_ptr<waiter_list>& list,
+                  waiter_node* stopped = nullptr) noexcept {
+    with_loop([&](trampoline& here) { here.add(list, stopped); });
+  }
+
+  /// Resumes a waiter that is in no list, likewise.
+  static void run(waiter_node& ready) noexcept {
+    with_loop([&](trampoline& here) { here.ready_.push(ready); });
   }
 
  private:
@@ -198,8 +204,39 @@ class trampoline {
     return of_this_thread;
   }
 
-  static void resume_all(waiter_list& list, const trampoline* here) noexcept {
-    while (waiter_node* const n = list.pop_inlined(here)) n->wake(*n);
+  template <class Add>
+  static void with_loop(const Add& add) noexcept {
+    if (trampoline* const outer = current()) return add(*outer);
+    trampoline mine;
+    current() = &mine;
+    add(mine);
+    mine.resume_all();
+    current() = nullptr;
+  }
+
+  void add(const std::shared_ptr<waiter_list>& list, waiter_node* stopped) noexcept {
+    if (stopped != nullptr) {
+      const lock guard(list->mutex);
+      stopped->only_by = this;
+      list->stopped_.push(*stopped);
+    }
+    if (!queue(list)) resume_all_of(*list);
+  }
+
+  void resume_all() noexcept {
+    for (;;) {
+      if (waiter_node* const n = ready_.pop()) {
+        n->wake(*n);
+      } else if (const std::shared_ptr<waiter_list> next = pop()) {
+        resume_all_of(*next);
+      } else {
+        return;
+      }
+    }
+  }
+
+  void resume_all_of(waiter_list& list) const noexcept {
+    while (waiter_node* const n = list.pop_inlined(this)) n->wake(*n);
   }
 
   /// Returns: false if another thread has the list, on which this one must not depend.
@@ -223,17 +260,10 @@ class trampoline {
 
   std::shared_ptr<waiter_list> first_;
   waiter_list* last_ = nullptr;
+  waiter_queue ready_;  // of this thread alone
 };
 
 inline void waiter_list::resume_inlined(const std::shared_ptr<waiter_list>& list) noexcept {
-  trampoline::run(list);
-}
-
-inline void waiter_list::resume(const std::shared_ptr<waiter_list>& list, waiter_node& n) noexcept {
-  {
-    const lock guard(list->mutex);
-    list->stopped_.push(n);
-  }
   trampoline::run(list);
 }
 
