@@ -300,7 +300,9 @@ class asio_operation final
     std::shared_ptr<context_members> io_members = members_of(io_->executor);
     if (io_members == home_members) io_members = nullptr;  // one membership does for both
     if (!in_home_.join(std::move(home_members))) return false;
-    return in_io_.join(std::move(io_members)) || !in_home_.leave();
+    if (in_io_.join(std::move(io_members))) return true;
+    static_cast<void>(in_home_.leave());
+    return false;
   }
 
   template <class Executor>
