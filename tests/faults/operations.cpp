@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <iterator>
 #include <optional>
@@ -13,6 +15,7 @@
 #include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "../tasks.hpp"
 
@@ -363,6 +366,44 @@ const std::vector<operation> on_executors = {
      .refused_with = std::errc::resource_unavailable_try_again},
 };
 
+// --- Many keys at once -----------------------------------------------------------------------------
+
+/// Loads three keys at once. What any of them is told is thrown.
+struct calls_of_many {
+  singleflight::group<int, int> g{group_options{.shards = 2}};
+  const std::array<int, 3> keys{1, 2, 3};
+
+  static constexpr auto load = [](auto& missing) {
+    for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, missing[i] + 1);
+  };
+  void expect(std::vector<singleflight::outcome<int>> got) const {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      EXPECT_EQ(std::move(got.at(i)).result().value(), keys.at(i) + 1);
+    }
+    EXPECT_EQ(g.stats().in_flight, 0U);
+  }
+};
+
+const std::vector<operation> of_many = {
+    {.name = "do_many",
+     .uses = {allocation},
+     .perform =
+         [](world&) {
+           std::optional<calls_of_many> calls;
+           emplace(calls);
+           calls->expect(calls->g.do_many(calls->keys, calls->load));
+         }},
+    {.name = "do_many_on_this_thread",
+     .uses = {allocation},
+     .perform =
+         [](world&) {
+           std::optional<calls_of_many> calls;
+           emplace(calls);
+           const auto here = [](const auto& task) { task(); };
+           calls->expect(calls->g.do_many_on(calls->keys, here, {}, calls->load));
+         }},
+};
+
 // --- Callers that are not threads ------------------------------------------------------------------
 
 /// What such a caller is told, on any thread.
@@ -639,7 +680,7 @@ const std::vector<operation> with_stop_tokens;
 
 std::vector<operation> operations() {
   std::vector<operation> all;
-  for (const auto* some : {&of_leaders, &of_followers, &of_the_refused, &on_executors,
+  for (const auto* some : {&of_leaders, &of_followers, &of_the_refused, &on_executors, &of_many,
                            &asynchronous, &beside_calls, &with_stop_tokens}) {
     all.insert(all.end(), some->begin(), some->end());
   }
