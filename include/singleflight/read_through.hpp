@@ -214,8 +214,13 @@ class read_through {
             failed_loads_, not_put_,    undone_, cache_errors_};
   }
 
-  /// Returns: the group by which callers share a load, for its `stats` and `in_flight`. Not to call.
+  /// Returns: the group by which callers share a load. Its values are entries. For its `stats`, and
+  ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again, erase.
+  [[nodiscard]] group_type& flights() noexcept { return flights_; }
   [[nodiscard]] const group_type& flights() const noexcept { return flights_; }
+
+  /// Returns: the cache.
+  [[nodiscard]] std::remove_reference_t<Cache>& cache() noexcept { return cache_; }
 
  private:
   using counter = std::atomic<std::uint64_t>;

@@ -684,6 +684,7 @@ std::vector<operation> operations() {
                            &asynchronous, &beside_calls, &with_stop_tokens}) {
     all.insert(all.end(), some->begin(), some->end());
   }
+  for (const operation& o : async_operations()) all.push_back(o);
   return all;
 }
 

@@ -90,6 +90,23 @@ class world {
     return g.co_call(k, singleflight::resume_inline, fn);
   }
 
+  template <class On, class Start, class Done>
+  void async_call(const key& k, const On& on, const singleflight::async_options& options,
+                  const Start& start, Done done) {
+    ++entries_;
+    g.async_call(k, on, options, start, std::move(done));
+  }
+  template <class On, class Load>
+  auto co_call(const key& k, const On& on, const singleflight::async_options& options,
+               const Load& load) {
+    ++entries_;
+    return g.co_call(k, on, options, load);
+  }
+  auto lead_or_follow(const key& k) {
+    ++entries_;
+    return g.lead_or_follow(k);
+  }
+
   // For the caller under test.
 
   static auto load() {

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -464,10 +465,17 @@ TEST(HiredisClient, WorksInAChildOfAFork) {
   redis_server server;
   hiredis_client client(server.options());
   EXPECT_EQ(client.execute({"SET", "k", "v"}).text, "OK");
+  const auto of_parent = client.execute({"CLIENT", "ID"}).number;
+  std::array<int, 2> has_asked{};
+  ASSERT_EQ(pipe(has_asked.data()), 0);
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
     std::atomic<int> right = 0;
+    const auto mine = client.execute({"CLIENT", "ID"});
+    const bool is_its_own = mine.what == kind::number && mine.number != of_parent;
+    close(has_asked[0]);
+    close(has_asked[1]);
     {
       support::threads both(2, [&](std::size_t) {
         for (int i = 0; i < 50; ++i) {
@@ -476,8 +484,12 @@ TEST(HiredisClient, WorksInAChildOfAFork) {
       });
     }
     if (__gcov_dump != nullptr) __gcov_dump();  // what ran here counts, too
-    _exit(right == 100 ? 0 : 1);
+    _exit(right == 100 && is_its_own ? 0 : 1);
   }
+  close(has_asked[1]);
+  char nothing = 0;
+  EXPECT_EQ(read(has_asked[0], &nothing, 1), 0);  // from here on both use the client
+  close(has_asked[0]);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(client.execute({"GET", "k"}).text, "v");
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
