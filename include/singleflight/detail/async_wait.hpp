@@ -317,6 +317,10 @@ class async_wait : public waiter_node {
     return detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
   }
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdangling-pointer"  // where it is left dangling, this is gone
+#endif
   /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
   bool stop_loader(stop_source loader) noexcept {
@@ -327,6 +331,9 @@ class async_wait : public waiter_node {
     gone_ = nullptr;
     return true;
   }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #if defined(__cpp_lib_jthread)
   struct stopper {
