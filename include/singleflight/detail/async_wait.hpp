@@ -319,9 +319,8 @@ class async_wait : public waiter_node {
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdangling-pointer"  // `gone_` is gone where it is not reset
+#pragma GCC diagnostic ignored "-Wdangling-pointer"  // where it is left dangling, this is gone
 #endif
-
   /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
   bool stop_loader(stop_source loader) noexcept {
@@ -332,7 +331,6 @@ class async_wait : public waiter_node {
     gone_ = nullptr;
     return true;
   }
-
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
