@@ -358,6 +358,28 @@ const std::vector<operation> on_executors = {
      .refused_with = std::errc::resource_unavailable_try_again},
 };
 
+// --- Many keys -----------------------------------------------------------------------------------
+
+const std::vector<operation> of_many_keys = {
+    {.name = "do_many",
+     .uses = {allocation, hash, equality, key_copy, value_move, loader},
+     .perform = [](world& w) { w.do_many(w.k0, {}, w.load_all(), w.ours); }},
+    {.name = "do_many_that_joins",
+     .uses = {allocation, hash, equality, key_copy},
+     .perform = [](world& w) { w.do_many(w.k0, {}, w.load_all(), w.theirs); },
+     .prepare = a_call},
+    {.name = "do_many_after_a_failure",
+     .uses = {allocation, hash, equality, key_copy, value_move, loader},
+     .perform = [](world& w) { w.do_many(w.k0, {.call = with_attempts(2)}, w.load_all(), w.ours); },
+     .prepare = a_call_that_lets_us_down},
+    {.name = "do_many_on_this_thread",
+     .uses = {allocation, hash, equality, key_copy, value_move, loader, loader_copy, executor},
+     .perform = [](world& w) { w.do_many_on(w.k0, w.inline_executor, w.load_all(), w.ours); }},
+    {.name = "do_many_on_another_thread",
+     .uses = {allocation, hash, equality, key_copy, value_move, loader, loader_copy, executor},
+     .perform = [](world& w) { w.do_many_on(w.k0, w.thread_executor(), w.load_all(), w.ours); }},
+};
+
 // --- Beside the calls ----------------------------------------------------------------------------
 
 const std::vector<operation> beside_calls = {
@@ -479,7 +501,7 @@ const std::vector<operation> with_stop_tokens;
 std::vector<operation> operations() {
   std::vector<operation> all;
   for (const auto* some : {&of_leaders, &of_followers, &of_the_refused, &on_executors,
-                           &beside_calls, &with_stop_tokens}) {
+                           &of_many_keys, &beside_calls, &with_stop_tokens}) {
     all.insert(all.end(), some->begin(), some->end());
   }
   return all;
