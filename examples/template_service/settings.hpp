@@ -18,7 +18,7 @@ struct redis_settings {
   std::chrono::milliseconds probe_interval{250};  // at most, while it is away
   bool fleet = true;                              // one query in all processes
   std::chrono::milliseconds lease{2000};          // of a process that queries
-  std::chrono::milliseconds max_wait{2000};       // for another process's query
+  std::chrono::milliseconds max_wait{5000};       // for another process's query
 };
 
 struct mariadb_settings {

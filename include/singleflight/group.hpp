@@ -654,28 +654,26 @@ class group {
   detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
     const auto [home, hash] = shards_.locate(hash_(key));
     const detail::lock lock(home.mutex);
-    std::optional<detail::reason> refusal;
-    if (wait.was_stopped()) {  // before anything that others could notice
-      wait.me.count(home, &group_stats::rejected);
-      home.count(&group_stats::cancelled);
-      wait.refuse(detail::reason::stop);
-      return detail::entered::ready;
-    }
-    call* const running = joinable(home, hash, key, wait.inside());
-    if (running == nullptr || must_run_alone(*running, wait.inside())) {
-      begun = make_owned(home, hash, std::forward<K>(key));
-      refusal = wait.attend(home, begun);
-      if (!refusal) {
-        begun->begin(home, begun);
-        begin(home, begun->get(), running, wait.me);
-        return detail::entered::begun;
+    std::optional<detail::reason> refusal = wait.was_stopped();
+    if (!refusal) {  // else before anything that others could notice
+      call* const running = joinable(home, hash, key, wait.inside());
+      if (running == nullptr || must_run_alone(*running, wait.inside())) {
+        begun = make_owned(home, hash, std::forward<K>(key));
+        refusal = wait.attend(home, begun);
+        if (!refusal) {
+          begun->begin(home, begun);
+          begin(home, begun->get(), running, wait.me);
+          return detail::entered::begun;
+        }
+      } else {
+        refusal =
+            wait.join(home, *running, options_.max_waiters, shards_.alive(), expiry(*running));
       }
-    } else {
-      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive());
     }
     wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
     if (!refusal) return detail::entered::waits;
     if (*refusal == detail::reason::stop) home.count(&group_stats::cancelled);
+    if (*refusal == detail::reason::deadline) home.count(&group_stats::timed_out);
     wait.refuse(*refusal);
     return detail::entered::ready;
   }

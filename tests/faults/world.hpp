@@ -12,10 +12,10 @@
 #include <exception>
 #include <future>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include "../executors.hpp"
 #include "../support.hpp"
@@ -74,27 +74,40 @@ class world {
     ++entries_;
     return g.do_async(k, executor, fn);
   }
-
-  /// Asks for one key twice, and takes its value.
-  template <class Fn>
-  void do_many(const key& k, const singleflight::bulk_options& options, Fn&& fn, int expected) {
+  template <class Start, class Done>
+  void async_call(const key& k, const singleflight::async_options& options, const Start& start,
+                  const Done& done) {
     ++entries_;
-    expect_all(g.do_many(twice{&k}, options, std::forward<Fn>(fn)), expected);
+    g.async_call(k, singleflight::resume_inline, options, start, done);
   }
-  template <class Executor, class Fn>
-  void do_many_on(const key& k, const Executor& executor, const Fn& fn, int expected) {
+  [[nodiscard]] auto lead_or_follow(const key& k) {
     ++entries_;
-    expect_all(g.do_many_on(twice{&k}, executor, {}, fn), expected);
+    return g.lead_or_follow(k);
+  }
+  template <class Fn>
+  [[nodiscard]] auto co_call(const key& k, const Fn& fn) {
+    ++entries_;
+    return g.co_call(k, singleflight::resume_inline, fn);
+  }
+
+  template <class On, class Start, class Done>
+  void async_call(const key& k, const On& on, const singleflight::async_options& options,
+                  const Start& start, Done done) {
+    ++entries_;
+    g.async_call(k, on, options, start, std::move(done));
+  }
+  template <class On, class Load>
+  auto co_call(const key& k, const On& on, const singleflight::async_options& options,
+               const Load& load) {
+    ++entries_;
+    return g.co_call(k, on, options, load);
+  }
+  auto lead_or_follow(const key& k) {
+    ++entries_;
+    return g.lead_or_follow(k);
   }
 
   // For the caller under test.
-
-  /// A bulk loader that settles all keys.
-  static auto load_all() {
-    return bulk_loader([](auto& missing) {
-      for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, value(ours));
-    });
-  }
 
   static auto load() {
     return faulty_loader([] { return value(ours); });
@@ -213,27 +226,6 @@ class world {
   }
 
  private:
-  /// A range that shows one key twice.
-  struct twice {
-    const key* k;
-    struct iterator {
-      const key* k;
-      int n;
-      const key& operator*() const { return *k; }
-      iterator& operator++() {
-        ++n;
-        return *this;
-      }
-      bool operator==(const iterator&) const = default;
-    };
-    [[nodiscard]] iterator begin() const { return {k, 0}; }
-    [[nodiscard]] iterator end() const { return {k, 2}; }
-  };
-
-  static void expect_all(const std::vector<singleflight::outcome<value>>& rows, int expected) {
-    for (const auto& row : rows) EXPECT_EQ(row.value().number, expected);
-  }
-
   template <class Call>
   void start(std::deque<answer>& told, const Call& call) {
     answer& mine = told.emplace_back();

@@ -110,10 +110,7 @@ class alignas(64) call_map {
   /// Throws: `std::bad_alloc`, and then no other caller notices.
   wait_ticket<Key, Value> make_ticket(call_type& c, wait_needs needs) SINGLEFLIGHT_REQUIRES(mutex) {
     if (!c.shared) c.shared.emplace();
-    if (!c.shared->channel) {
-      c.shared->channel.emplace();
-      if (c.shared->handle != nullptr) c.shared->handle->future = c.shared->channel->future;
-    }
+    if (!c.shared->channel) c.shared->channel.emplace();
     if (needs.to_leave || needs.to_be_woken || needs.an_edge) make_handle(c, needs);
     return {c.shared->channel->future, c.shared->handle};
   }
@@ -157,6 +154,11 @@ class alignas(64) call_map {
 
   /// Counts a caller among those that have joined the call and wait for it.
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    // Not for a caller that is refused: the promise, which then nobody keeps, would break, which takes
+    // memory that may not be there.
+    if (!c.shared->joined && c.shared->handle != nullptr) {
+      c.shared->handle->future = c.shared->channel->future;
+    }
     c.shared->joined = true;
     c.shared->handed_out = true;
     ++c.interested;

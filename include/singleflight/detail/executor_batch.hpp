@@ -149,7 +149,7 @@ class executor_batch final
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
       return;
     }
-    fail_rest(make_call_error(reason::no_value));
+    if (any_is_open()) fail_rest(make_call_error(reason::no_value));
   }
 
   /// The keys that all callers have left before the loader could begin.
@@ -167,6 +167,11 @@ class executor_batch final
     if (over_.exchange(true)) return;
     const end at_exit{*this};
     fail_rest(why);
+  }
+
+  [[nodiscard]] bool any_is_open() const noexcept {
+    return std::any_of(keys_.begin(), keys_.end(),
+                       [](const key_type* k) { return !k->elsewhere->ended(); });
   }
 
   void fail_rest(const std::exception_ptr& why) noexcept {
@@ -226,7 +231,7 @@ class executor_batch final
     return this->weak_from_this().lock();
   }
   void drop() noexcept override {
-    if (!lost()) abandon(make_call_error(reason::task_dropped));
+    if (!lost() && !over_) abandon(make_call_error(reason::task_dropped));
   }
 
   Group& group_;
