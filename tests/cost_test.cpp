@@ -29,6 +29,7 @@
 #endif
 #if defined(__GLIBC__)
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #endif
 
@@ -200,6 +201,30 @@ TEST(Allocations, OfAGroupOfDefaultSizeAreBoundedOnALargeHost) {
   EXPECT_EQ(singleflight::group_options::default_shards(), 8U);
   processors = 0;
 }
+#endif
+
+#if defined(__GLIBC__)
+
+pid_t parent = 0;
+bool allocated_by_child = false;
+
+// What a child gets in the place of calls that it lacks is made before the fork: in the child another
+// thread that is gone may hold the lock of a user's operator new.
+TEST(Allocations, AreNoneInTheHandlersOfAForkedChild) {
+  const group<int, int> g;
+  parent = getpid();
+  support::grants_allocation = []() noexcept {
+    allocated_by_child |= getpid() != parent;
+    return true;
+  };
+  const pid_t child = fork();
+  if (child == 0) _exit(allocated_by_child ? 1 : 0);
+  support::grants_allocation = nullptr;
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 #endif
 
 // A shard doubles its buckets when it has as many calls, so that its chains stay short.

@@ -79,6 +79,20 @@ TEST(FirstCallerOfDoCallOn, LeavesAtItsDeadlineAndTheOthersDoNotNotice) {
   expect_idle(g);
 }
 
+TEST(FirstCallerOfDoCallOn, BeginsNothingAfterItsDeadline) {
+  flights g;
+  const auto told = support::thrown_by([&] {
+    (void)g.do_call_on(
+        "key", [](const auto&) { ADD_FAILURE() << "the executor was called"; },
+        {.deadline = clock::now() - 1ms}, [] { return 42; });
+  });
+  EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+  EXPECT_EQ(g.stats().led, 0U);
+  EXPECT_EQ(g.stats().rejected, 1U);
+  EXPECT_EQ(g.stats().timed_out, 1U);
+  expect_idle(g);
+}
+
 TEST(FirstCallerOfDoCallOn, GetsItsValueIfTheCallEndsBeforeTheDeadline) {
   flights g;
   support::thread_executor elsewhere;

@@ -90,6 +90,26 @@ TEST(GroupDestructor, WaitsForATaskThatTheExecutorHasQueued) {
   EXPECT_EQ(future.get(), std::string(100, 'x'));
 }
 
+// That thread has given the call away, so another can end it.
+TEST(GroupDestructor, WaitsOnTheThreadThatHasQueuedTheTask) {
+  support::task_queue queue;
+  std::atomic<bool> begun{false}, over{false};
+  auto g = std::make_unique<strings>();
+  const auto future = g->do_async("key", queue, [&] {
+    EXPECT_FALSE(over);
+    return std::string(100, 'x');
+  });
+  const support::threads another(1, [&](std::size_t) {
+    support::await([&] { return begun.load(); }, "the destructor to be about to run");
+    let_others_run();
+    queue.run();
+  });
+  begun = true;
+  g.reset();
+  over = true;
+  EXPECT_EQ(future.get(), std::string(100, 'x'));
+}
+
 TEST(GroupDestructor, WaitsUntilTheExecutorDropsTheTask) {
   support::task_queue queue;
   doomed_group g;

@@ -122,6 +122,17 @@ TEST(MaxAge, LetsANewcomerLeadAtOnceAndLaterOnesJoinIt) {
   });
 }
 
+TEST(MaxAge, LetsANewcomerInsideALoaderLeadAtOnce) {
+  const auto age = std::chrono::milliseconds(1);
+  group<int, int> g({.max_age = age});
+  held_call hung(g);
+  await_time(hung.begun + age);
+  EXPECT_EQ(*g.do_call(1, [&] { return *g.do_call(0, [] { return 2; }); }), 2);
+  EXPECT_EQ(g.stats().led, 3U);
+  EXPECT_EQ(g.stats().joined, 0U);
+  EXPECT_EQ(g.stats().superseded, 1U);
+}
+
 TEST(MaxAge, KeepsTheNewerCallWhenTheSupersededOneEndsLate) {
   try_ages([](clock::duration age) {
     group<int, int> g({.max_age = age});

@@ -24,6 +24,10 @@
 #include "held_call.hpp"
 #include "support.hpp"
 
+#if defined(SINGLEFLIGHT_TESTS_COVERAGE)
+extern "C" void __gcov_dump();  // g++ 12's <gcov.h> forgets that it is C
+#endif
+
 namespace {
 
 using group = singleflight::group<int, int>;
@@ -48,6 +52,9 @@ pid_t fork_process() {
 
 [[noreturn]] void end_child() {
   std::fflush(nullptr);
+#if defined(SINGLEFLIGHT_TESTS_COVERAGE)
+  __gcov_dump();  // which _exit leaves out
+#endif
   _exit(testing::Test::HasFailure() ? 1 : 0);
 }
 
@@ -281,7 +288,7 @@ TEST(Fork, InAnExecutorLetsTheChildRunTheTask) {
 #if defined(__GLIBCXX__)  // elsewhere that future stays without a result in the child
 
 // The parent has a thread that runs the task already.
-TEST(Fork, InAnExecutorAfterTheTaskHasBegunFailsTheCallInTheChild) {
+void fork_in_an_executor_after_the_task_has_begun(const singleflight::call_options& options) {
   group g;
   pid_t child = -1;
   std::promise<void> begun, end;
@@ -298,7 +305,7 @@ TEST(Fork, InAnExecutorAfterTheTaskHasBegunFailsTheCallInTheChild) {
     return 42;
   };
   const auto thrown =
-      support::thrown_by([&] { EXPECT_EQ(*g.do_call_on(0, forking, {}, load), 42); });
+      support::thrown_by([&] { EXPECT_EQ(*g.do_call_on(0, forking, options, load), 42); });
   if (child == 0) {
     EXPECT_EQ(support::call_error_of(thrown), dead);
     expect_idle(g);
@@ -306,6 +313,18 @@ TEST(Fork, InAnExecutorAfterTheTaskHasBegunFailsTheCallInTheChild) {
   }
   EXPECT_EQ(wait_for(child), 0);
 }
+
+TEST(Fork, InAnExecutorAfterTheTaskHasBegunFailsTheCallInTheChild) {
+  fork_in_an_executor_after_the_task_has_begun({});
+  fork_in_an_executor_after_the_task_has_begun({.timeout = std::chrono::hours(1)});
+}
+
+#if defined(__cpp_lib_jthread)
+TEST(Fork, InAnExecutorAfterTheTaskHasBegunFailsTheCallOfACallerThatCanBeStopped) {
+  const std::stop_source stop;
+  fork_in_an_executor_after_the_task_has_begun({.stop = stop.get_token()});
+}
+#endif
 
 #endif
 
@@ -349,6 +368,39 @@ TEST(Fork, LeavesTheChildAGroupThatItCanDestroyWhileTheParentRunsALoader) {
 }
 
 #if defined(__GLIBCXX__)  // elsewhere those futures stay without a result in the child
+
+// The call of the loader that forks is the newest. The child keeps that one and no other.
+TEST(Fork, InALoaderLeavesTheChildNoTaskThatWasQueuedBefore) {
+  group g;
+  support::task_queue queue;
+  int runs = 0;
+  const auto queued = g.do_async(1, std::ref(queue), [&] { return ++runs; });
+  const auto own = g.do_async(0, support::inline_executor, [&] {
+    in_child([&] {
+      queue.run();
+      EXPECT_EQ(runs, 0);
+      EXPECT_EQ(error_of(queued), dead);
+      EXPECT_EQ(g.stats().in_flight, 1U);
+    });
+    return 42;
+  });
+  queue.run();
+  EXPECT_EQ(queued.get(), 1);
+  EXPECT_EQ(own.get(), 42);
+}
+
+TEST(Fork, FailsAForgottenCallWhoseTaskTheChildDrops) {
+  group g;
+  support::task_queue queue;
+  const auto future = g.do_async(0, std::ref(queue), [] { return 42; });
+  ASSERT_TRUE(g.forget(0));
+  in_child([&] {
+    queue.drop();
+    EXPECT_EQ(error_of(future), dead);
+  });
+  queue.run();
+  EXPECT_EQ(future.get(), 42);
+}
 
 TEST(Fork, FailsTheFuturesThatTheChildHasOfCallsOfOtherThreads) {
   group g;

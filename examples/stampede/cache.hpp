@@ -31,6 +31,11 @@ class cache {
     entries_.insert_or_assign(id, entry{std::move(details), clock::now() + lifetime});
   }
 
+  void erase(template_id id) {
+    const std::lock_guard lock(mutex_);
+    if (!cut_) entries_.erase(id);
+  }
+
   /// Cuts the network: from now on every find misses, and every put is lost.
   void cut() {
     const std::lock_guard lock(mutex_);

@@ -18,28 +18,34 @@ class template_service {
   /// Every caller that misses queries the database, even if a hundred others do so for the same id.
   template_details get_alone(template_id id) {
     if (auto hit = cache_.find(id)) return *hit;
-    return query(id);
+    template_details details = query(id);
+    cache_.put(id, details, lifetime);
+    return details;
   }
 
   /// Of the callers that miss the same id at the same time, one queries the database.
   template_details get_coalesced(template_id id) {
     if (auto hit = cache_.find(id)) return *hit;
-    return flights_.do_call(id, [&] {
+    return flights_.do_call(id, [&](const singleflight::call_context& call) {
       // A group is no cache: once a call has ended, the next caller starts another. This caller may
       // have missed just before another call filled the cache, and have come here just after that
       // call ended. Without a second look-up it would load a value that is in the cache already.
       if (auto hit = cache_.find(id)) return *hit;
-      return query(id);
+      template_details details = query(id);
+      // A writer stores, forgets the key and then erases it. What was read before that must not stay.
+      if (!call.forgotten()) {
+        cache_.put(id, details, lifetime);
+        if (call.forgotten()) cache_.erase(id);
+      }
+      return details;
     });
   }
 
  private:
+  static constexpr std::chrono::seconds lifetime{30};
+
   template_details query(template_id id) {
-    using namespace std::chrono_literals;
-    template_details details =
-        database_.with_connection([&](store_connection& open) { return open.load(id); });
-    cache_.put(id, details, 30s);
-    return details;
+    return database_.with_connection([&](store_connection& open) { return open.load(id); });
   }
 
   store_pool& database_;

@@ -90,6 +90,8 @@ class metrics {
         "Requests that left at their stop request.", now.cancelled);
     add(all, kind::Counter, "singleflight_rejected_total",
         "Requests that could neither begin nor join a call.", now.rejected);
+    add(all, kind::Counter, "singleflight_batches_total", "Queries for several templates at once.",
+        now.batches);
     add(all, kind::Counter, "singleflight_superseded_total",
         "Calls that grew too old for others to wait for them.", now.superseded);
     add(all, kind::Gauge, "singleflight_in_flight", "Calls begun and not ended.", now.in_flight);

@@ -23,6 +23,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 /// | `std::errc::resource_deadlock_would_occur`  | would have waited for itself                      |
 /// | `std::errc::resource_unavailable_try_again` | found `group_options::max_waiters` followers      |
 /// | `std::errc::owner_dead`                     | waited for work that ended without a result       |
+/// | `std::errc::no_such_file_or_directory`      | wanted a key that a bulk loader did not settle    |
 class SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS call_error : public std::system_error {
  public:
   /// `what()` is `sentence`, then the text of `code`.
@@ -44,6 +45,7 @@ enum class reason {
   task_dropped,   // the executor dropped the loader
   leader_gone,    // its `leader` was destroyed
   nobody_waits,   // all callers had left before the loader could begin
+  no_value,       // the bulk loader did not settle its key
   lost_in_fork,   // another thread led it when this process was forked
 };
 
@@ -76,6 +78,9 @@ struct explanation {
     case reason::nobody_waits:
       return {std::errc::operation_canceled,
               "singleflight: all callers left before the loader began"};
+    case reason::no_value:
+      return {std::errc::no_such_file_or_directory,
+              "singleflight: the loader gave no value for this key"};
     case reason::lost_in_fork:
       return {std::errc::owner_dead,
               "singleflight: the call was in flight in the parent process, whose threads a forked "

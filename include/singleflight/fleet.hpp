@@ -12,7 +12,6 @@
 #include <functional>
 #include <new>
 #include <optional>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -20,6 +19,8 @@
 #include <utility>
 
 #include "detail/config.hpp"
+#include "detail/random.hpp"
+#include "keep.hpp"
 
 #if __has_include(<unistd.h>)
 #include <unistd.h>
@@ -27,42 +28,16 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
-namespace detail {
-
-/// Random numbers for times that are to differ, which a lock or an exception would be too much for.
-inline double random_between(double low, double high) {
-  // Seeded without std::random_device, which may throw.
-  thread_local std::minstd_rand generator(static_cast<std::minstd_rand::result_type>(
-      std::hash<const void*>()(&generator) ^
-      std::hash<std::int64_t>()(std::chrono::steady_clock::now().time_since_epoch().count())));
-  return std::uniform_real_distribution<double>(low, high)(generator);
-}
-
-}  // namespace detail
-
-/// What a loader may return in place of a bare value: `return keep{row, 5s};`
-template <class Value>
-struct keep {
-  /// What the callers get.
-  Value value;
-  /// How long the cache may keep it. Zero or less: it is given to the callers that wait, and not
-  /// kept.
-  std::chrono::milliseconds lifetime;
-};
-
-/// `keep{row, 5s}` deduces the type of the value.
-template <class Value>
-keep(Value, std::chrono::milliseconds) -> keep<Value>;
-
 /// How a fleet works, fixed when it is made.
 struct fleet_options {
   /// How long a leader owns a key; it is not renewed. A load that takes longer is not stored, and
   /// another process starts one of its own meanwhile. 1 ms to 1 hour.
   std::chrono::milliseconds lease{2000};
-  /// How long a caller waits for other processes before it runs its own loader. Longer than
-  /// `lease`, one process takes over from a leader that died; else every process runs its own
-  /// loader then. At most 1 hour.
-  std::chrono::milliseconds max_wait{2000};
+  /// How long a caller waits for other processes before it runs its own loader. Take more than two
+  /// leases: if a leader dies, one process takes over when its lease has ended, and the others can
+  /// wait for that one as long as its lease lasts. With less, all of them run their own loaders
+  /// then. At most 1 hour.
+  std::chrono::milliseconds max_wait{5000};
   /// How many leaders in other processes may fail before a caller runs its own loader. At least 1.
   std::size_t attempts = 2;
   /// How long a result waits for the callers that joined. 1 ms to 1 hour.

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <future>
+#include <initializer_list>
 #include <memory>  // std::hash and std::equal_to, too: <functional> costs each user 7,000 lines
 #include <new>
 #include <optional>
@@ -19,10 +20,13 @@
 #include <vector>
 
 #include "async_options.hpp"
+#include "batch.hpp"
 #include "call_context.hpp"
 #include "call_error.hpp"
 #include "detail/assert.hpp"
 #include "detail/async_wait.hpp"
+#include "detail/bulk.hpp"
+#include "detail/bulk_loader.hpp"
 #include "detail/call.hpp"
 #include "detail/call_map.hpp"
 #include "detail/callback_wait.hpp"
@@ -65,10 +69,14 @@ struct async_access;
 ///
 ///     template_details get(const std::string& id) {
 ///       if (auto hit = cache.find(id)) return *hit;
-///       return flights.do_call(id, [&](const auto& key) {  // 1,000 threads miss together: one query
+///       // 1,000 threads miss together: one query
+///       return flights.do_call(id, [&](const auto& key, const singleflight::call_context& call) {
 ///         if (auto hit = cache.find(key)) return *hit;
 ///         auto row = db.load_template(key);
-///         cache.put(key, row, 30s);
+///         if (!call.forgotten()) {  // by a writer, who stores, forgets and then erases
+///           cache.put(key, row, 30s);
+///           if (call.forgotten()) cache.erase(key);
+///         }
 ///         return row;
 ///       });
 ///     }
@@ -293,6 +301,68 @@ class group {
                        std::forward<Fn>(fn));
   }
 
+  /// Asks for many keys at once: those that nobody loads are loaded by one invocation of `fn`, the
+  /// calls of the others are joined, whoever leads them.
+  ///
+  /// Effects: each key is that of a call as `do_call` begins or joins it, and the options hold for
+  ///   each. Of equal keys only one is looked up, and they share one outcome. `fn` is invoked on this
+  ///   thread, with the keys of which this caller leads the calls; not if there are none; once for
+  ///   every `max_batch` of them, and again for keys that may be tried again. When it returns, keys
+  ///   that it has not settled fail with `no_such_file_or_directory`; if it throws, with what it threw.
+  ///   After that the calls that were joined are waited for.
+  /// Returns: an outcome for each position of `keys`.
+  /// Throws: `std::invalid_argument` if `attempts` or `max_batch` is 0; what hash, equality, key copy
+  ///   and allocations throw while the keys are read. No call has begun then. Later exceptions are
+  ///   outcomes.
+  /// Blocks: as `do_call`. No call of this caller is open while it waits for those of others, so
+  ///   callers whose keys overlap do not wait for each other.
+  /// Complexity: to enter, one hash and one copy of each key, and one lock of each shard that has one of
+  ///   them; to settle a key, one lock, or one for each shard where `rest` settles them. No
+  ///   allocation for each key but what its copy takes and, where it is mentioned twice, a promise; as
+  ///   `do_call` for calls that are joined.
+  ///
+  /// `keys` is a range that can be iterated over twice, of what `do_call` takes as a key: a container,
+  /// a braced list, a view. `fn` is callable with `batch<Key, Value>&`, or with that and a `const
+  /// call_context&`. It settles keys by the members of the batch, or returns a range of pairs of a key
+  /// and its value. It is called as an lvalue.
+  template <class Keys = std::initializer_list<Key>, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, const bulk_options& options,
+                                                    Fn&& fn) {
+    check_bulk_loader<Fn>();
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .run(fn);
+  }
+
+  /// As above, waiting for as long as it takes.
+  template <class Keys = std::initializer_list<Key>, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, Fn&& fn) {
+    return do_many(std::forward<Keys>(keys), bulk_options{}, std::forward<Fn>(fn));
+  }
+
+  /// As above, with the loader on `executor`, so that this caller can leave while it runs.
+  ///
+  /// `executor` is as in `do_call_on`; it is called once for every batch, the next one when all calls of
+  /// the one before have ended. Keys that all callers have left before the loader could begin are not
+  /// in its batch.
+  /// Throws: as above; what copying `fn` throws fails the calls of its batch.
+  /// Complexity: as above; to begin a call takes one more copy of its key, three allocations more than
+  ///   its promise, and ten locks.
+  /// Lifetime: each batch has a copy of `fn`, which is destroyed when it has been run. So the loader must
+  ///   not own the group, nor refer to what is gone when this caller has left.
+  template <class Keys = std::initializer_list<Key>, class Executor, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many_on(Keys&& keys, Executor&& executor,
+                                                       const bulk_options& options, Fn&& fn) {
+    using stored = std::decay_t<Fn>;
+    check_bulk_loader<stored>();
+    static_assert(std::copy_constructible<stored>,
+                  "singleflight: each batch on an executor keeps its loader, so the loader must be "
+                  "copyable");
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .template run_on<Executor, stored>(executor, fn);
+  }
+
   // --- Callers that are not threads ----------------------------------------------------------------
   // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
   // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
@@ -440,6 +510,11 @@ class group {
 
  private:
   friend struct detail::async_access;
+  template <class, class, class>
+  friend class detail::bulk;
+  template <class, class, class, class>
+  friend class detail::executor_batch;
+
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
   using waiter = detail::waiter<Key, Value>;
@@ -507,7 +582,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
         wait.attend(home, started);
-        started->begin(started);
+        started->begin(home, started);
         begin(home, started->get(), running, me);
         lock.unlock();
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -531,7 +606,7 @@ class group {
     if (running == nullptr || must_run_alone(*running)) {
       detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
       std::shared_future<Value> future = started->prepare_future(started, {}).future;
-      started->begin(started);
+      started->begin(home, started);
       begin(home, started->get(), running, me);
       lock.unlock();
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
@@ -560,7 +635,7 @@ class group {
       call* const running = joinable(home, hash, key);
       if (running == nullptr || must_run_alone(*running)) {
         begun = make_owned(home, hash, std::forward<K>(key));
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, me);
         lock.unlock();
         begun->started();
@@ -579,28 +654,26 @@ class group {
   detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
     const auto [home, hash] = shards_.locate(hash_(key));
     const detail::lock lock(home.mutex);
-    std::optional<detail::reason> refusal;
-    if (wait.was_stopped()) {  // before anything that others could notice
-      wait.me.count(home, &group_stats::rejected);
-      home.count(&group_stats::cancelled);
-      wait.refuse(detail::reason::stop);
-      return detail::entered::ready;
-    }
-    call* const running = joinable(home, hash, key, wait.inside());
-    if (running == nullptr || must_run_alone(*running, wait.inside())) {
-      begun = make_owned(home, hash, std::forward<K>(key));
-      refusal = wait.attend(home, begun);
-      if (!refusal) {
-        begun->begin(begun);
-        begin(home, begun->get(), running, wait.me);
-        return detail::entered::begun;
+    std::optional<detail::reason> refusal = wait.was_stopped();
+    if (!refusal) {  // else before anything that others could notice
+      call* const running = joinable(home, hash, key, wait.inside());
+      if (running == nullptr || must_run_alone(*running, wait.inside())) {
+        begun = make_owned(home, hash, std::forward<K>(key));
+        refusal = wait.attend(home, begun);
+        if (!refusal) {
+          begun->begin(home, begun);
+          begin(home, begun->get(), running, wait.me);
+          return detail::entered::begun;
+        }
+      } else {
+        refusal =
+            wait.join(home, *running, options_.max_waiters, shards_.alive(), expiry(*running));
       }
-    } else {
-      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive());
     }
     wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
     if (!refusal) return detail::entered::waits;
     if (*refusal == detail::reason::stop) home.count(&group_stats::cancelled);
+    if (*refusal == detail::reason::deadline) home.count(&group_stats::timed_out);
     wait.refuse(*refusal);
     return detail::entered::ready;
   }
@@ -681,6 +754,12 @@ class group {
     return refusal;
   }
 
+  /// Returns: a key among those that a caller asks for, or null.
+  [[nodiscard]] detail::bulk_key<Key, Value>* find_in(const detail::bulk_keys<Key, Value>& keys,
+                                                      const Key& key) {
+    return keys.find(shards_.locate(hash_(key)).hash, key, equal_);
+  }
+
   template <class K, class Condition>
   bool forget_if(K&& key, const Condition& condition) {
     const auto [home, hash] = shards_.locate(hash_(key));
@@ -731,6 +810,15 @@ class group {
     }
   }
 
+  template <class Fn>
+  static constexpr void check_bulk_loader() {
+    using loader = std::remove_reference_t<Fn>;
+    static_assert(detail::takes_batch<loader, Key, Value> ||
+                      detail::takes_batch_and_context<loader, Key, Value>,
+                  "singleflight: a bulk loader must be callable with a singleflight::batch<Key, "
+                  "Value>&, or with that and a const call_context&");
+  }
+
   template <class Executor, class Fn>
   static constexpr void check_executor() {
     check_loader<std::decay_t<Fn>>();
@@ -763,6 +851,13 @@ class group {
       throw std::invalid_argument("singleflight: call_options::attempts must be at least 1");
     }
     return limits(options);
+  }
+
+  [[nodiscard]] static std::size_t max_batch_of(const bulk_options& options) {
+    if (options.max_batch == 0) {
+      throw std::invalid_argument("singleflight: bulk_options::max_batch must be at least 1");
+    }
+    return options.max_batch;
   }
 
   static constexpr std::size_t max_shards = 65'536;

@@ -72,6 +72,16 @@ struct call_options {
   std::size_t attempts = 1;
 };
 
+/// What one caller wants that asks for many keys at once.
+struct bulk_options {
+  /// Of each key: the timeout is counted from the entry of the caller, the attempts for each key.
+  call_options call = {};
+
+  /// How many keys one invocation of the loader gets at most, which is what one query takes. Others
+  /// can load the rest meanwhile. At least 1.
+  std::size_t max_batch = (std::numeric_limits<std::size_t>::max)();
+};
+
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI
 
 #endif  // SINGLEFLIGHT_OPTIONS_HPP

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "detail/config.hpp"
+#include "detail/loader.hpp"
 #include "detail/traits.hpp"
 #include "result.hpp"
 
@@ -15,6 +16,11 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
 struct outcome_maker;
+
+/// For the place of an outcome that is still to come.
+struct no_outcome_yet {
+  explicit no_outcome_yet() = default;
+};
 }  // namespace detail
 
 /// What became of one call for a caller that nothing can be thrown at: its `result`, or the
@@ -31,6 +37,8 @@ class [[nodiscard]] outcome {
   using result_type = singleflight::result<Value>;
 
  public:
+  explicit outcome(detail::no_outcome_yet) noexcept : held_(std::in_place_index<1>) {}
+
   /// Returns: whether the call gave a value.
   [[nodiscard]] bool has_value() const noexcept { return held_.index() == 0; }
 
@@ -89,6 +97,35 @@ struct outcome_maker {
   template <class Value>
   [[nodiscard]] static outcome<Value> of(result<Value>&& r) {
     return outcome<Value>(std::move(r));
+  }
+
+  // In the place of an outcome, without assigning, which a Value need not allow. If moving the value
+  // throws, there is no outcome: another must follow.
+
+  /// Of a call that no caller joined.
+  template <class Value>
+  static void renew_unshared(outcome<Value>& o, [[maybe_unused]] loaded<Value>& value) {
+    o.held_.template emplace<0>(result_maker::unshared<Value>(value));
+  }
+
+  template <class Value>
+  static void renew(outcome<Value>& o, result<Value>&& r) {
+    o.held_.template emplace<0>(std::move(r));
+  }
+  template <class Value>
+  static void renew(outcome<Value>& o, std::exception_ptr why) noexcept {
+    o.held_.template emplace<1>(std::move(why));
+  }
+
+  /// The same as another, whose value is shared, or which failed.
+  template <class Value>
+  static void renew_as(outcome<Value>& o, const outcome<Value>& other) {
+    const auto* const shared = std::get_if<0>(&other.held_);
+    if (shared != nullptr) {
+      renew(o, result_maker::again(*shared));
+    } else {
+      renew(o, other.error());
+    }
   }
 
   template <class Value>

@@ -180,6 +180,19 @@ struct result_maker {
     }
   }
 
+  /// One more of a result whose value is in a future.
+  template <class Value>
+  [[nodiscard]] static result<Value> again(const result<Value>& r) {
+    if constexpr (std::is_void_v<Value>) {
+      return r;
+    } else {
+      return result<Value>(
+          std::in_place_index<result<Value>::shared_value>,
+          std::shared_future<Value>(*std::get_if<result<Value>::shared_value>(&r.held_)), r.shared_,
+          r.led_);
+    }
+  }
+
   /// Of a call whose value is in a future, which is ready.
   template <class Value>
   [[nodiscard]] static result<Value> of(std::shared_future<Value>&& ready, bool shared,
@@ -190,6 +203,12 @@ struct result_maker {
       return result<Value>(std::in_place_index<result<Value>::shared_value>, std::move(ready),
                            shared, led);
     }
+  }
+
+  /// Of nothing: for a function that is given a result beside an exception.
+  template <class Value>
+  [[nodiscard]] static result<Value> empty() noexcept {
+    return of<Value>({}, false, false);
   }
 };
 

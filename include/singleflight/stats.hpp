@@ -26,6 +26,7 @@ struct group_stats {
   /// `max_waiters`, refused or run alone.
   std::uint64_t rejected = 0;
   std::uint64_t superseded = 0;  ///< Calls that left the map because of their age.
+  std::uint64_t batches = 0;     ///< Invocations of bulk loaders, each for one call or more.
 
   std::size_t in_flight = 0;  ///< Calls begun and not ended, listed or not.
   /// Callers that wait for those calls: followers, those of `do_async` included, and the callers
@@ -41,6 +42,7 @@ struct group_stats {
     cancelled += other.cancelled;
     rejected += other.rejected;
     superseded += other.superseded;
+    batches += other.batches;
     in_flight += other.in_flight;
     waiting += other.waiting;
     return *this;

@@ -4,10 +4,12 @@
 #ifndef SINGLEFLIGHT_TESTS_MUTATION_SWITCH_HPP
 #define SINGLEFLIGHT_TESTS_MUTATION_SWITCH_HPP
 
-#include <array>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstddef>
-#include <cstdio>
 #include <cstdlib>
 #include <type_traits>
 
@@ -15,28 +17,24 @@ namespace mutation {
 
 inline constexpr std::size_t most = 4096;
 
-/// Writes the numbers of the mutants reached into a file, when the program ends.
-struct reach_log {
-  const char* path = std::getenv("SINGLEFLIGHT_REACHED");
-  static inline std::array<std::atomic<bool>, most> reached{};
-
-  ~reach_log() {
-    if (path == nullptr) return;
-    std::FILE* file = std::fopen(path, "w");
-    for (std::size_t i = 0; file != nullptr && i < most; ++i) {
-      if (reached[i]) std::fprintf(file, "%zu\n", i);
-    }
-    if (file != nullptr) std::fclose(file);
-  }
-};
+/// A file with a byte for each mutant, which is 1 once the mutant is reached. It is shared memory, so that
+/// it counts what a forked child reaches, and what a process does that ends without exit handlers.
+inline std::atomic<unsigned char>* map_reached() noexcept {
+  const char* const path = std::getenv("SINGLEFLIGHT_REACHED");
+  if (path == nullptr) return nullptr;
+  const int file = open(path, O_RDWR | O_CREAT, 0666);
+  if (file < 0 || ftruncate(file, most) != 0) std::abort();
+  void* const bytes = mmap(nullptr, most, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (bytes == MAP_FAILED) std::abort();
+  close(file);
+  return static_cast<std::atomic<unsigned char>*>(bytes);
+}
 
 inline bool on_at_run_time(int mutant) noexcept {
   static const char* const active = std::getenv("SINGLEFLIGHT_MUTANT");
   static const int number = active != nullptr ? std::atoi(active) : -1;
-  static reach_log log;
-  if (log.path != nullptr) {
-    reach_log::reached[static_cast<std::size_t>(mutant)].store(true, std::memory_order_relaxed);
-  }
+  static std::atomic<unsigned char>* const reached = map_reached();
+  if (reached != nullptr) reached[mutant].store(1, std::memory_order_relaxed);
   return mutant == number;
 }
 

@@ -41,12 +41,11 @@ inline void watch_this_thread() {
 /// Whether an object is in the static storage of a program or shared object.
 [[nodiscard]] inline bool is_static([[maybe_unused]] const void* object) noexcept {
 #if defined(SINGLEFLIGHT_DETAIL_HAS_DLADDR)
-  if (&dladdr != nullptr) {
-    Dl_info image;
-    return dladdr(object, &image) != 0;
-  }
-#endif
+  Dl_info image;
+  return &dladdr != nullptr && dladdr(object, &image) != 0;
+#else
   return false;
+#endif
 }
 
 /// Whether this thread is inside `std::exit`, which returning from main calls, too. Searches

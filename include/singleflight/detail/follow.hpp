@@ -90,23 +90,31 @@ void refuse_if_late(call_map<Key, Value>& home, const wait_limits& limits, entry
   throw_call_error(stopped ? reason::stop : reason::deadline);
 }
 
-/// Takes a caller out of the accounts of its call. If the call has ended, its end has done that
-/// already, and only the move of the value is left: a caller that wanted a newer call waits for it; one
-/// whose deadline or stop request has come leaves at once. `began`: the caller has begun the call.
-/// Runs the loader's stop callbacks if it is the last caller to leave.
+/// Takes a caller out of the accounts of its call, which has ended or not. `began`: the caller has begun
+/// the call. Returns: what to stop the loader with, outside the lock, if it is the last caller to leave.
+template <class Key, class Value>
+[[nodiscard]] stop_source account_leave(call_map<Key, Value>& home,
+                                        const call_handle<Key, Value>& handle, bool began,
+                                        reason why) noexcept SINGLEFLIGHT_REQUIRES(home.mutex) {
+  if (why == reason::deadline) home.count(&group_stats::timed_out);
+  if (why == reason::stop) home.count(&group_stats::cancelled);
+  call<Key, Value>* const running = handle.running;
+  if (running == nullptr) return no_stop_source();
+  if (why == reason::newer_call && running->listed()) home.supersede(*running);
+  if (began) running->shared->leader_waits = false;
+  return home.remove_waiter(*running);
+}
+
+/// Makes a caller leave. If the call has ended, its end has settled the accounts already, and only the
+/// move of the value is left: a caller that wanted a newer call waits for it; one whose deadline or stop
+/// request has come leaves at once. Runs the loader's stop callbacks if it is the last caller to leave.
 /// Returns: false if the caller is to stay for the result.
 template <class Key, class Value>
 bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began,
                 reason why) {
   lock guard(home.mutex);
-  call<Key, Value>* const running = handle.running;
-  if (running == nullptr && why == reason::newer_call) return false;
-  if (why == reason::deadline) home.count(&group_stats::timed_out);
-  if (why == reason::stop) home.count(&group_stats::cancelled);
-  if (running == nullptr) return true;
-  if (why == reason::newer_call && running->listed()) home.supersede(*running);
-  if (began) running->shared->leader_waits = false;
-  stop_source loader = home.remove_waiter(*running);
+  if (handle.running == nullptr && why == reason::newer_call) return false;
+  stop_source loader = detail::account_leave(home, handle, began, why);
   guard.unlock();
   loader.request_stop();
   return true;
@@ -134,6 +142,14 @@ class waiter {
     if (!connect()) return reason::circle;
     home.add_follower(running);
     return std::nullopt;
+  }
+
+  /// Lets the caller that has joined a call run user code before it waits.
+  void not_yet() noexcept { edge_.disconnect(); }
+
+  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being ended.
+  void abandon(shard& home) {
+    if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
   }
 
   /// Has the caller wait for a call that it is about to begin on an executor.
@@ -202,7 +218,7 @@ class waiter {
       return true;
     } catch (...) {  // forced unwinding: this thread is cancelled while it waits
       edge_.disconnect();
-      if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
+      abandon(home);
       throw;
     }
   }

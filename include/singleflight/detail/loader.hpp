@@ -102,6 +102,18 @@ decltype(auto) invoke_loader(Fn&& fn, [[maybe_unused]] const Key& key,
   }
 }
 
+/// As above, with what the context of the call has.
+template <class Key, class Fn>
+decltype(auto) invoke_loader_in(Fn&& fn, const Key& key, const call_context& context) {
+#if defined(__cpp_lib_jthread)
+  const auto token = [&] { return context.stop_token(); };
+#else
+  const auto token = [] {};
+#endif
+  return detail::invoke_loader(std::forward<Fn>(fn), key, token,
+                               [&]() -> const call_context& { return context; });
+}
+
 /// What a loader of unknown form is asked with, in unevaluated operands.
 using context_function = const call_context&();
 #if defined(__cpp_lib_jthread)

@@ -85,10 +85,12 @@ class owned_call : public owned_calls::member,
     return {body_->shared->channel->future, prepare(std::move(self), needs)};
   }
 
-  /// From here on it must be ended. Before, no other thread knows it.
-  void begin(std::shared_ptr<owned_call> self) noexcept SINGLEFLIGHT_REQUIRES(home_.mutex) {
+  /// From here on it must be ended. Before, no other thread knows it. `home` is its shard, by the name
+  /// under which the caller has locked it.
+  void begin(const shard& home, std::shared_ptr<owned_call> self) noexcept
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     body_->shared->handle = std::shared_ptr<handle_type>(std::move(self), &handle_);
-    body_->forgets_before = home_.forgets();
+    body_->forgets_before = home.forgets();
     if (on_executor_) {
       every_.add(*this);
     } else {
@@ -124,6 +126,15 @@ class owned_call : public owned_calls::member,
     if (!phase_.compare_exchange_strong(now, phase::open) && now == phase::given_up) return drop();
     const lock guard(home_.mutex);
     if (handle_.running != nullptr && !taken_) home_.set_leader(*handle_.running, {});
+  }
+
+  /// Makes this thread the call's leader, which runs its loader to the end of the call.
+  /// Returns: whether any caller is left that wants the result.
+  [[nodiscard]] bool lead_here() noexcept {
+    const lock guard(home_.mutex);
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
+    return get().interested > 0;
   }
 
   /// Whether all who wait have been woken. A thread that sees it sees the result.

@@ -124,7 +124,8 @@ class waiter_list {
   }
 
   /// In a forked child: lets go of all waiters, which belong to threads that it lacks.
-  void forget_all() noexcept SINGLEFLIGHT_NOT_ANALYSED {
+  void forget_all(bool is_over = false) noexcept SINGLEFLIGHT_NOT_ANALYSED {
+    if (is_over) published_ = true;
     for (waiter_queue* q : {&threads_, &bound_, &inlined_, &stopped_}) {
       while (q->pop() != nullptr) {
       }

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+#ifndef SINGLEFLIGHT_DETAIL_BULK_LOADER_HPP
+#define SINGLEFLIGHT_DETAIL_BULK_LOADER_HPP
+
+#include <type_traits>
+#include <utility>
+
+#include "../batch.hpp"
+#include "../call_context.hpp"
+#include "config.hpp"
+
+// How a bulk loader is invoked, and what it may return.
+namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
+
+template <class Fn, class Key, class Value>
+inline constexpr bool takes_batch = std::is_invocable_v<Fn&, batch<Key, Value>&>;
+
+template <class Fn, class Key, class Value>
+inline constexpr bool takes_batch_and_context =
+    std::is_invocable_v<Fn&, batch<Key, Value>&, const call_context&>;
+
+template <class Fn, class Key, class Value>
+decltype(auto) call_bulk_loader(Fn& fn, batch<Key, Value>& keys,
+                                [[maybe_unused]] const call_context& context) {
+  if constexpr (takes_batch<Fn, Key, Value>) {
+    return fn(keys);
+  } else {
+    return fn(keys, context);
+  }
+}
+
+/// Whether what a range shows is its own, so that it may be moved away.
+template <class Found>
+inline constexpr bool owns_its_values = !std::is_reference_v<Found> && requires {
+  typename Found::allocator_type;
+};
+
+/// Invokes the loader, and settles what it returns.
+template <class Fn, class Key, class Value>
+void invoke_bulk_loader(Fn& fn, batch<Key, Value>& keys, const call_context& context) {
+  using found_type = decltype(detail::call_bulk_loader(fn, keys, context));
+  if constexpr (std::is_void_v<found_type>) {
+    detail::call_bulk_loader(fn, keys, context);
+  } else {
+    found_type found = detail::call_bulk_loader(fn, keys, context);
+    for (auto&& [key, value] : found) {
+      if constexpr (owns_its_values<found_type>) {
+        keys.set(key, std::move(value));
+      } else {
+        keys.set(key, value);
+      }
+    }
+  }
+}
+
+}  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
+
+#endif  // SINGLEFLIGHT_DETAIL_BULK_LOADER_HPP
