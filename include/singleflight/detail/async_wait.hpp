@@ -262,7 +262,8 @@ class async_wait : public waiter_node {
 
   /// Returns: the result, once. Throws: what `do_call` would throw.
   [[nodiscard]] result<Value> take() {
-    phase_.store(phase::taken, std::memory_order_relaxed);  // it is in no list any more: see abandon
+    phase_.store(phase::taken,
+                 std::memory_order_relaxed);  // it is in no list any more: see abandon
     if (why_) throw_call_error(*why_);
     if (begun_ != nullptr) return begun_->take();
     static_cast<void>(future_.get());
