@@ -307,7 +307,24 @@ const std::vector<operation> of_callbacks = {
      .prepare = a_call_that_outlasts_us},
 };
 
+support::detached wait_until_drained(world& w, std::exception_ptr& thrown) {
+  try {
+    co_await w.g.drained();
+  } catch (...) {
+    thrown = std::current_exception();
+  }
+}
+
 const std::vector<operation> of_coroutines = {
+    {.name = "drained",
+     .uses = {allocation},
+     .perform =
+         [](world& w) {
+           std::exception_ptr thrown;
+           wait_until_drained(w, thrown);
+           if (thrown != nullptr) std::rethrow_exception(thrown);
+         },
+     .cannot_unwind = true},
     {.name = "co_call_that_leads",
      .uses = {allocation, hash, key_copy, key_move, value_move, loader},
      .perform = [](world& w) { asks(w, resume_inline, {}, load_value()).take(w.ours); },
