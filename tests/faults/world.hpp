@@ -74,6 +74,22 @@ class world {
     ++entries_;
     return g.do_async(k, executor, fn);
   }
+  template <class Start, class Done>
+  void async_call(const key& k, const singleflight::async_options& options, const Start& start,
+                  const Done& done) {
+    ++entries_;
+    g.async_call(k, singleflight::resume_inline, options, start, done);
+  }
+  [[nodiscard]] auto lead_or_follow(const key& k) {
+    ++entries_;
+    return g.lead_or_follow(k);
+  }
+  template <class Fn>
+  [[nodiscard]] auto co_call(const key& k, const Fn& fn) {
+    ++entries_;
+    return g.co_call(k, singleflight::resume_inline, fn);
+  }
+
   template <class On, class Start, class Done>
   void async_call(const key& k, const On& on, const singleflight::async_options& options,
                   const Start& start, Done done) {
@@ -85,10 +101,6 @@ class world {
                const Load& load) {
     ++entries_;
     return g.co_call(k, on, options, load);
-  }
-  auto lead_or_follow(const key& k) {
-    ++entries_;
-    return g.lead_or_follow(k);
   }
 
   // For the caller under test.
