@@ -247,7 +247,7 @@ const std::vector<operation> of_callbacks = {
            told got;
            told refused;
            w.async_call(w.k0, resume_inline, {},
-                        faulty_start([&w, &refused] { return value(w.ours); }), got.done());
+                        faulty_start([&w] { return value(w.ours); }), got.done());
            got.take(w.ours);
            std::optional<leader<value>> lead;
            told outer;
