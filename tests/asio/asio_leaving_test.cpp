@@ -3,6 +3,7 @@
 // context is destroyed. Compiled once for each Asio.
 #include <array>
 #include <atomic>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -212,14 +213,14 @@ TEST(AsioLeaving, FollowerGoesOnToANewerCallAtMaxAge) {
 /// A value that takes long to move, once its call has ended.
 struct slow_value {
   struct gate {
-    singleflight::group<int, slow_value> flights{{.max_age = 5ms}};
+    std::function<bool()> ended;
     std::atomic<bool> reached = false;
     std::atomic<bool> open = false;
   };
 
   slow_value(int v, gate* g) : value(v), at(g) {}
   slow_value(slow_value&& other) noexcept : value(other.value), at(other.at) {
-    if (at == nullptr || at->flights.stats().in_flight > 0) return;
+    if (at == nullptr || !at->ended()) return;
     at->reached = true;
     while (!at->open) std::this_thread::yield();
   }
@@ -230,12 +231,14 @@ struct slow_value {
 };
 
 TEST(AsioLeaving, FollowerWhoseCallHasEndedWaitsForItsResultAtMaxAge) {
+  singleflight::group<int, slow_value> flights({.max_age = 5ms});
   slow_value::gate gate;
+  gate.ended = [&] { return flights.stats().in_flight == 0; };
   asio::io_context io;
   int got = 0;
-  auto leader = lead(gate.flights, 1);
+  auto leader = lead(flights, 1);
   async_call(
-      gate.flights, io, 1, [] { return slow_value(2, nullptr); },
+      flights, io, 1, [] { return slow_value(2, nullptr); },
       [&](const std::exception_ptr& error, const auto& r) {
         EXPECT_EQ(error, nullptr);
         got = r->value;
