@@ -149,8 +149,8 @@ struct async_access;
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
 class group {
  public:
-  using key_type = Key;
-  using value_type = Value;
+  using key_type = Key;      ///< The type of a key.
+  using value_type = Value;  ///< The type of a value.
 
  private:
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,
