@@ -325,7 +325,7 @@ class async_wait : public waiter_node {
 #endif
   /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
-  bool stop_loader(const stop_source& loader) noexcept {
+  bool stop_loader(stop_source&& loader) noexcept {
     bool gone = false;
     gone_ = &gone;
     loader.request_stop();
