@@ -47,6 +47,18 @@ struct any_task {
   void operator()() const noexcept {}
 };
 
+/// Tells the group's observer how the wait of an asynchronous caller ends, once.
+class wait_teller {
+ public:
+  wait_teller() = default;
+  wait_teller(const wait_teller&) = delete;
+  wait_teller& operator=(const wait_teller&) = delete;
+  virtual ~wait_teller() = default;
+
+  virtual void tell_left(reason why) noexcept = 0;
+  virtual void tell_ended(bool with_value) noexcept = 0;
+};
+
 /// Gives the waits of callers that are not threads what they need of a group.
 struct async_access {
   template <class Group, class Wait, class Key, class Owned>
@@ -84,6 +96,7 @@ class async_wait : public waiter_node {
   /// anything of it is gone.
   void abandon() noexcept {
     ignore_stops();
+    tell_left(reason::caller_gone);
     if (gone_ != nullptr) *gone_ = true;
     if (handle_ == nullptr || phase_.load() != phase::waiting) return;
     {
@@ -115,7 +128,9 @@ class async_wait : public waiter_node {
     begun_ = nullptr;
     future_ = std::move(ticket.future);
     handle_ = std::move(ticket.handle);
-    {
+    if (finishes_) {
+      if (!advance(phase::entering, phase::starting)) return reason::stop;
+    } else {
       const lock guard(handle_->waiters->mutex);
       if (!advance(phase::entering, phase::waiting)) return reason::stop;
       handle_->waiters->add(*this);
@@ -141,18 +156,21 @@ class async_wait : public waiter_node {
   // --- Afterwards ----------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
+  [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
 
-  /// To be called when the loader of the call that it has begun has been started on this thread.
+  /// To be called when the loader of the call that it has begun has been started on this thread; by a
+  /// caller that `finishes_`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
-    if (begun_->ended()) {
-      if (!advance(phase::starting, phase::waiting)) why_ = reason::stop;
+    if (begun_ != nullptr && begun_->ended()) {
+      if (!advance(phase::starting, phase::waiting)) has_left(reason::stop);
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
-    const lock guard(handle->waiters->mutex);
+    lock guard(handle->waiters->mutex);
     if (!advance(phase::starting, phase::waiting)) {
-      why_ = reason::stop;
+      guard.unlock();
+      has_left(reason::stop);
       return entered::ready;
     }
     if (handle->waiters->published()) return entered::ready;
@@ -165,6 +183,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
     edge_.disconnect();
+    tell_ended();
     if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_) return false;
     if (handle_->alive.closed()) return false;
     try {
@@ -204,6 +223,11 @@ class async_wait : public waiter_node {
 
   entry me;  // in the counters
 
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that the observer
+  /// can be told first. To be set before it enters.
+  bool finishes_ = false;
+  std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
+
  protected:
   ~async_wait() = default;
 
@@ -224,6 +248,28 @@ class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
     on_stop_.reset();
 #endif
+  }
+
+  void tell_left(reason why) noexcept {
+    if (const std::unique_ptr<wait_teller> t = std::move(teller)) t->tell_left(why);
+  }
+
+  void has_left(reason why) noexcept {
+    why_ = why;
+    tell_left(why);
+  }
+
+  /// Tells of the result of a caller that joined a call.
+  void tell_ended() noexcept {
+    const std::unique_ptr<wait_teller> t = std::move(teller);
+    if (t == nullptr || why_ || begun_ != nullptr) return;
+    bool with_value = true;
+    try {
+      static_cast<void>(future_.get());
+    } catch (...) {
+      with_value = false;
+    }
+    t->tell_ended(with_value);
   }
 
   void leave(reason why) { detail::take_leave(*home_, *handle_, begun_ != nullptr, why); }
@@ -247,8 +293,8 @@ class async_wait : public waiter_node {
       if (!handle_->waiters->remove(*this)) return;
       if (how == kind::bound) elsewhere = std::move(by);
     }
-    why_ = reason::stop;
     edge_.disconnect();  // it waits no more, however late it is resumed
+    has_left(reason::stop);
     if (!leave_for(reason::stop)) return;
     if (how == kind::inlined) {
       return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);

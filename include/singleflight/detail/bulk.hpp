@@ -181,6 +181,7 @@ class bulk {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (k.again) share_own(home, k);
     k.own.forgets_before = home.forgets();
+    k.own.captured = nullptr;
     if (batch_.size() == 0) home.count(&group_stats::batches);
     batch_.add(k);
     group_.begin(home, k.own, running, k.me);
