@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // `do_many` beside other callers: overlapping sets of keys, single callers, callers that leave, circles.
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <array>
 #include <atomic>
@@ -569,6 +570,22 @@ TEST(BulkLeaving, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
       });
 }
 
+// The token of a batch is of the keys of that batch.
+TEST(BulkLeaving, TellsEachBatchOfItsOwnKeys) {
+  group flights;
+  std::stop_source leader;
+  std::vector<bool> stopped;
+  const auto rows = flights.do_many({1, 2}, {.call = {.stop = leader.get_token()}, .max_batch = 1},
+                                    [&](auto& missing, const call_context& context) {
+                                      const std::stop_token told = context.stop_token();
+                                      if (!stopped.empty()) leader.request_stop();
+                                      stopped.push_back(told.stop_requested());
+                                      missing.rest(1);
+                                    });
+  EXPECT_EQ(stopped, (std::vector{false, true}));
+  EXPECT_TRUE(rows[1].has_value());
+}
+
 // All keys are settled: there is nothing to stop, though the loader runs on.
 TEST(BulkLeaving, DoesNotStopALoaderThatHasSettledAll) {
   group flights;
@@ -593,6 +610,7 @@ TEST(BulkLeaving, ByTheEndOfItsThreadTakesItOutOfAllAccounts) {
   EXPECT_EQ(flights.stats().waiting, 0U);
   EXPECT_EQ(flights.stats().in_flight, 2U);
   EXPECT_EQ(flights.stats().failed, 1U);
+#if defined(__cpp_lib_jthread)
   std::promise<pthread_t> id;
   std::stop_source stop;  // so that it waits in a condition variable, where a thread can be cancelled
   std::thread cancelled([&] {
@@ -603,6 +621,7 @@ TEST(BulkLeaving, ByTheEndOfItsThreadTakesItOutOfAllAccounts) {
   pthread_cancel(id.get_future().get());
   cancelled.join();
   EXPECT_EQ(flights.stats().waiting, 0U);
+#endif
 }
 #endif
 

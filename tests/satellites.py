@@ -55,8 +55,9 @@ def members(path, struct, kind=r"[\w:<>,& ]+"):
 
 def functions(path, struct):
     """The names of the public member functions."""
-    public = body(path, struct).partition(" public:")[2].partition(" private:")[0]
-    declared = re.findall(r"^  (?=\S)(?!static_assert|explicit|template|friend|using)[\w:<>&\[\] ]* (\w+)\(", public, re.M)
+    parts = re.split(r"^ (public|protected|private):", body(path, struct), flags=re.M)
+    public = "".join(part for access, part in zip(parts[1::2], parts[2::2]) if access == "public")
+    declared = re.findall(r"^  (?=\S)(?!static_assert|explicit|template|friend|using)[\w:<>&,\[\] ]* (\w+)\(", public, re.M)
     return list(dict.fromkeys(declared))
 
 

@@ -144,9 +144,9 @@ class [[nodiscard]] eager_task {
         std::coroutine_handle<> await_suspend(
             std::coroutine_handle<promise_type> done) const noexcept {
           promise_type& p = done.promise();
-          void* const next = p.next.exchange(&p);
-          if (next == nullptr) return std::noop_coroutine();
-          return std::coroutine_handle<>::from_address(next);
+          void* const waiting = p.next.exchange(&p);
+          if (waiting == nullptr) return std::noop_coroutine();
+          return std::coroutine_handle<>::from_address(waiting);
         }
         void await_resume() const noexcept {}
       };
@@ -194,7 +194,7 @@ class [[nodiscard]] routed_task {
  public:
   template <class A>
   struct rerouted {
-    A&& inner;
+    A inner;
     const route& home;
     detail::settled<detail::awaited<A>> came = {};
 
@@ -205,9 +205,9 @@ class [[nodiscard]] routed_task {
     static detached follow(rerouted& self, std::coroutine_handle<> me) {
       try {
         if constexpr (std::is_void_v<detail::awaited<A>>) {
-          co_await std::forward<A>(self.inner);
+          co_await std::move(self.inner);
         } else {
-          self.came.return_value(co_await std::forward<A>(self.inner));
+          self.came.return_value(co_await std::move(self.inner));
         }
       } catch (...) {
         self.came.unhandled_exception();
@@ -238,8 +238,8 @@ class [[nodiscard]] routed_task {
       return transfer{};
     }
     template <class A>
-    auto await_transform(A&& inner) const noexcept {
-      return rerouted<A>{std::forward<A>(inner), *home};
+    auto await_transform(A inner) const noexcept {  // by value, as folly's does
+      return rerouted<A>{std::move(inner), *home};
     }
 
    private:

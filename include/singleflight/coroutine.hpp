@@ -121,12 +121,12 @@ template <class Key, class Value, class Load>
 driver drive(leader<Value> lead, const Key& key, Load load) {
   std::exception_ptr failed;
   try {
-    auto&& loading = detail::invoke_loader_in(std::move(load), key, lead.context());
+    // In one expression: g++ 12 moves an awaiter that it has by &&, which need not be movable.
     if constexpr (std::is_void_v<Value>) {
-      co_await std::forward<decltype(loading)>(loading);
+      co_await detail::invoke_loader_in(std::move(load), key, lead.context());
       std::move(lead).set_value();
     } else {
-      loaded<Value> value = co_await std::forward<decltype(loading)>(loading);
+      loaded<Value> value = co_await detail::invoke_loader_in(std::move(load), key, lead.context());
       std::move(lead).set_value(std::move(value));
     }
   } catch (...) {
@@ -191,7 +191,7 @@ struct resumption final : poster {
 };
 
 template <class Group, class On, class Load>
-class [[nodiscard]] co_call_awaiter final
+class co_call_awaiter final
     : public async_wait<typename Group::key_type, typename Group::value_type> {
   using key_type = typename Group::key_type;
   using value_type = typename Group::value_type;
@@ -277,6 +277,33 @@ class [[nodiscard]] co_call_awaiter final
   std::exception_ptr failure_;  // of entering again
 };
 
+/// What `co_call` returns. Movable, unlike its awaiter, since coroutines that re-route what they await
+/// move it. Awaited once.
+template <class Group, class On, class Load>
+class [[nodiscard]] co_call_awaitable {
+  using key_type = typename Group::key_type;
+
+ public:
+  template <class O, class L>
+  co_call_awaitable(Group& group, key_type&& key, O&& on, const async_options& options, L&& load)
+      : group_(&group),
+        key_(std::move(key)),
+        on_(std::forward<O>(on)),
+        options_(options),
+        load_(std::forward<L>(load)) {}
+
+  [[nodiscard]] co_call_awaiter<Group, On, Load> operator co_await() && {
+    return {*group_, std::move(key_), std::move(on_), options_, std::move(load_)};
+  }
+
+ private:
+  Group* group_;
+  key_type key_;
+  On on_;
+  async_options options_;
+  Load load_;
+};
+
 /// Waits until no asynchronous call is in flight.
 class [[nodiscard]] drained_awaiter final : public waiter_node {
  public:
@@ -326,7 +353,7 @@ struct include_singleflight_coroutine_hpp {
                   "std::stop_token, a const call_context&, or the key and one of the last two");
     if constexpr (is_loader<loader, key_type>)
       check_returned<returned<loader, key_type>, value_type>();
-    return co_call_awaiter<Group, std::decay_t<On>, loader>(
+    return co_call_awaitable<Group, std::decay_t<On>, loader>(
         group, std::move(key), std::forward<O>(on), options, std::forward<L>(load));
   }
 

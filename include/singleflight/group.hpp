@@ -591,7 +591,7 @@ class group {
         detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key), seen);
         seen.begins(*started, running);
         wait.attend(home, started);
-        started->begin(started);
+        started->begin(home, started);
         begin(home, started->get(), running, me);
         lock.unlock();
         seen.tell_began_elsewhere(*started);
@@ -619,7 +619,7 @@ class group {
       detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key), seen);
       seen.begins(*started, running);
       std::shared_future<Value> future = started->prepare_future(started, {}).future;
-      started->begin(started);
+      started->begin(home, started);
       begin(home, started->get(), running, me);
       lock.unlock();
       seen.tell_began_elsewhere(*started);
@@ -655,7 +655,7 @@ class group {
       if (running == nullptr || must_run_alone(*running)) {
         begun = make_owned(home, hash, std::forward<K>(key), seen);
         seen.begins(*begun, running);
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, me);
         lock.unlock();
         seen.tell_began_elsewhere(*begun);
@@ -713,7 +713,7 @@ class group {
       seen.begins(*begun, running);
       refusal = wait.attend(home, begun);
       if (!refusal) {
-        begun->begin(begun);
+        begun->begin(home, begun);
         begin(home, begun->get(), running, wait.me);
         return detail::entered::begun;
       }

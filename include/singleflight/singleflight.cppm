@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// `import singleflight;` for what `#include <singleflight/coroutine.hpp>` declares. A module exports no
-// macros: SINGLEFLIGHT_VERSION is in version.hpp, and SINGLEFLIGHT_ASSERT is what it was when this
-// was compiled.
+// `import singleflight;` for what <singleflight/group.hpp> and <singleflight/coroutine.hpp> declare. A
+// module exports no macros: SINGLEFLIGHT_VERSION is in version.hpp, and SINGLEFLIGHT_ASSERT is what it
+// was when this was compiled.
 module;
 
 #include "coroutine.hpp"
+#include "group.hpp"
 
 export module singleflight;
 

@@ -17,9 +17,9 @@ PRINTER = Path(__file__).resolve().parents[2] / "packaging/debug/singleflight_gd
 LEADER = r"led by thread \d+"
 EXPECTED = {
     "by_number": r"singleflight::group, 1 call listed, 1 in flight, 2 waiting; led 3, joined 2, failed 1,"
-                 r" timed_out 0, cancelled 0, rejected 0, superseded 0 = \{\[1234\] = 2 waiters, " + LEADER + r"\}",
+                 r" timed_out 0, cancelled 0, rejected 0, superseded 0, batches 0 = \{\[1234\] = 2 waiters, " + LEADER + r"\}",
     "by_text": r"singleflight::group, 1 call listed, 1 in flight, 1 waiting; led 1, joined 1, failed 0,"
-               r" timed_out 0, cancelled 0, rejected 0, superseded 0 = \{\[(.*)\] = 1 waiter, " + LEADER + r"\}",
+               r" timed_out 0, cancelled 0, rejected 0, superseded 0, batches 0 = \{\[(.*)\] = 1 waiter, " + LEADER + r"\}",
     "led": r"singleflight::result, led, not shared = \{value = .*41.*\}",
 }
 

@@ -6,7 +6,7 @@
 //
 // Names of the headers:
 //   call, shared_state, call_handle, key, listed, interested, ended, handed_out, future, leader,
-//   watched, stoppable, published_, running, withdrawal, on_stop, is_nested, stoppable_wait,
+//   watched, waiters, published_, running, withdrawal, on_stop, is_nested, wait_stoppably,
 //   find, list, begin, supersede, request_stop, make_ticket, add_follower, remove_interest, end,
 //   leads_to, connect, waits_for_this_thread, enter, lead, announce, block, block_until, wait, join,
 //   take_leave, forget, max_age, max_waiters
@@ -76,9 +76,9 @@ typedef call {
   bool handed_out;          // somebody waits, or has waited
   unsigned future : 4;      // whose result is in it, plus 1; 0: not ready
   unsigned holders : 3;     // of the future
-  bool leader;    // handle->leader is set
-  bool stoppable; // handle->stoppable is there
-  bool published; // handle->stoppable->published_
+  bool leader;    // handle->node.leader is set
+  bool waiters;   // handle->waiters is there
+  bool published; // handle->waiters->published_
   bool withdrawn; // its leader was told to stop
   bool dismissed; // forgotten or superseded
   bool returned;  // somebody has returned with its result
@@ -87,7 +87,7 @@ typedef call {
 call calls[ALL];
 
 byte edge[THREADS] = none;       // the wait graph: the call that this thread waits for
-byte waiter[THREADS] = none;     // stoppable_wait: the call in whose list this thread's waiter is
+byte waiter[THREADS] = none;     // thread_waiter: the call in whose list this thread's waiter is
 bool notified[THREADS];          // its condition variable
 byte withdrawing = none;         // the call whose leader's stop callback runs
 byte begun;                      // threads that have made their first step
@@ -187,9 +187,9 @@ inline end(c) {
 #define running_by_handle(c) (!calls[c].ended)
 #endif
 
-inline make_ticket(c, an_edge, to_be_stopped) {
+inline make_ticket(c, an_edge, to_be_woken) {
   if
-  :: to_be_stopped -> calls[c].stoppable = true
+  :: to_be_woken -> calls[c].waiters = true
   :: else
   fi;
   if
@@ -215,7 +215,7 @@ inline release(c) {
      calls[c].handed_out = false;
      calls[c].future = 0;
      calls[c].leader = false;
-     calls[c].stoppable = false;
+     calls[c].waiters = false;
      calls[c].published = false;
      calls[c].withdrawn = false;
      calls[c].dismissed = false;
@@ -383,7 +383,7 @@ enter_locked:
        ages = true;
 #endif
        if
-       :: how >= until_stop -> goto stoppable_wait
+       :: how >= until_stop -> goto wait_stoppably
        :: else -> goto future_wait
        fi
     :: else
@@ -451,8 +451,8 @@ loader:
 #endif
     if
     :: calls[own].leader
-    :: !calls[own].leader && calls[own].stoppable -> goto announce_to_stoppable
-    :: !calls[own].leader && !calls[own].stoppable -> goto return_own
+    :: !calls[own].leader && calls[own].waiters -> goto announce_to_waiters
+    :: !calls[own].leader && !calls[own].waiters -> goto return_own
     fi
   };
   atomic {  // announce(): to the wait graph
@@ -460,11 +460,11 @@ loader:
     calls[own].leader = false;
 #endif
     if
-    :: calls[own].stoppable
-    :: !calls[own].stoppable -> goto return_own
+    :: calls[own].waiters
+    :: !calls[own].waiters -> goto return_own
     fi
   };
-announce_to_stoppable:
+announce_to_waiters:
   atomic {
     d_step {
       calls[own].published = true;
@@ -502,8 +502,8 @@ future_wait:
     fi
   }
 
-// stoppable_wait::wait(): its waiter is in the list before it looks whether it has to sleep.
-stoppable_wait:
+// wait_stoppably(): the thread_waiter is in the list before it looks whether it has to sleep.
+wait_stoppably:
 #ifndef MUTANT_LOOKS_BEFORE_IT_IS_IN_THE_LIST
   waiter[_pid] = running;
 #endif
@@ -599,7 +599,7 @@ take_leave:
           fi;
           if
           :: refused -> refused = false; goto gone
-          :: !refused && how >= until_stop -> goto stoppable_wait
+          :: !refused && how >= until_stop -> goto wait_stoppably
           :: !refused && how < until_stop -> goto future_wait
           fi
        :: else

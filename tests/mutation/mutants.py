@@ -27,21 +27,25 @@ BINARY = {
 LEFT_OUT = re.compile(
     r"^#if defined\((?:__cpp_lib_jthread|SINGLEFLIGHT_DETAIL_HAS_\w+)\)$(?:(?!^#(?:if|endif)).)*?^(#else$(?:(?!^#endif).)*)^#endif"
     r"|^#if defined\(SINGLEFLIGHT_DETAIL_TSAN\)$((?:(?!^#endif).)*)", re.M | re.S)
-# Names of which one can stand for another, each within its scope.
+# Names of which one can stand for another, each within its scope: a name, or several scopes of one name.
 CIRCLES = {
-    "errc": ["timed_out", "operation_canceled", "resource_deadlock_would_occur",
-             "resource_unavailable_try_again", "owner_dead"],
-    "reason": ["deadline", "stop", "circle", "full", "newer_call", "leader_exited", "task_dropped",
-               "nobody_waits", "lost_in_fork"],
-    "group_stats": ["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded"],
-    "phase": ["made", "begun", "claimed"],
-    "group_options": ["reject", "run_alone"],
-    "time_point": ["max", "min"],
-    "std": ["min", "max"],
+    "errc": [["timed_out", "operation_canceled", "resource_deadlock_would_occur",
+              "resource_unavailable_try_again", "owner_dead"]],
+    "reason": [["deadline", "stop", "circle", "full", "newer_call", "caller_gone", "leader_exited",
+                "task_dropped", "leader_gone", "nobody_waits", "lost_in_fork"]],
+    "group_stats": [["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded"]],
+    "phase": [["made", "starting", "given_up", "open", "claimed", "ended"],  # of an owned_call
+              ["entering", "starting", "waiting", "stopped"]],  # of an async_wait
+    "entered": [["waits", "begun", "ready"]],
+    "kind": [["thread", "bound", "inlined"]],
+    "group_options": [["reject", "run_alone"]],
+    "time_point": [["max", "min"]],
+    "std": [["min", "max"]],
 }
 WORDS = {"true": "false", "false": "true", "notify_all": "notify_one"}
 SKIPPED = {"using", "typedef", "static_assert", "friend", "template", "SINGLEFLIGHT_ASSERT", "break",
            "continue", "public", "private", "protected", "constexpr", "constinit", "concept"}
+BEFORE_A_BODY = {"]", ")", "noexcept", "mutable", "const", "SINGLEFLIGHT_NOT_ANALYSED"}  # of a lambda
 OPEN, CLOSE = {"(": ")", "{": "}", "[": "]", "[[": "]]"}, {")", "}", "]", "]]"}
 
 
@@ -183,9 +187,9 @@ class Header:
                 for new in ({0: [1], 1: [0, 2]}).get(n, [n + 1]):
                     variant(k, str(new))
             elif token.kind == "name" and self.t(k - 1) == "::" and self.t(k - 2) in CIRCLES:
-                circle = CIRCLES[self.t(k - 2)]
-                if token.text in circle:
-                    variant(k, circle[(circle.index(token.text) + 1) % len(circle)])
+                for circle in CIRCLES[self.t(k - 2)]:
+                    if token.text in circle:
+                        variant(k, circle[(circle.index(token.text) + 1) % len(circle)])
         if statement:
             found.append((self.mutant(self.tokens[i].start, "deleted: " + self.source(i, j)), ";"))
         return found
@@ -194,7 +198,7 @@ class Header:
         """The bodies of lambdas directly in [i, j), as (open, close)."""
         k = i
         while k < j:
-            if self.t(k) == "{" and self.t(k - 1) in ("]", ")", "noexcept", "mutable", "const"):
+            if self.t(k) == "{" and self.t(k - 1) in BEFORE_A_BODY:
                 yield k, self.match(k)
                 k = self.match(k)
             k += 1
@@ -204,7 +208,7 @@ class Header:
         while k < j:
             if self.t(k) == "[[" or (self.t(k) == "requires" and self.t(k + 1) == "("):
                 k = self.match(k if self.t(k) == "[[" else k + 1)
-            elif self.t(k) == "{" and self.t(k - 1) in ("]", ")", "noexcept", "mutable", "const"):
+            elif self.t(k) == "{" and self.t(k - 1) in BEFORE_A_BODY:
                 k = self.match(k)
             else:
                 yield k
@@ -235,7 +239,7 @@ class Header:
                 j = self.until(j, end, {"{"})
                 self._scope(j + 1, self.match(j))
                 i = self.match(j) + 1
-            elif "=" not in words and "(" in words or "operator" in words:
+            elif "operator" in words or "(" in words and self.until(i, j, {"="}) >= j:
                 i = self._function(i, j, end)
             else:
                 i = self.until(j, end, {";"}) + 1

@@ -41,7 +41,7 @@ world::world(scheduler& threads, const plan& p)
   }
   // Their mutexes come first in them; if they did not, they would only be unknown.
   threads_.know(&singleflight::detail::the_wait_graph(), "the wait graph");
-  threads_.know(&shards.on_executors(), "the calls on executors");
+  threads_.know(&shards.owned(), "the owned calls");
   scheduler::keep(singleflight::detail::calls_led_by_this_thread);
 }
 

@@ -119,7 +119,10 @@ class async_wait : public waiter_node {
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
                                            const block_ptr& alive)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    if (running.followers() >= max_waiters) return reason::full;
+    if (running.followers() >= max_waiters) {
+      return inside_ != nullptr && detail::waits_for(running, *inside_) ? reason::circle
+                                                                        : reason::full;
+    }
     wait_ticket<Key, Value> ticket = home.make_ticket(
         running, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
     if (!ticket.handle->alive) ticket.handle->alive = alive;
@@ -235,7 +238,7 @@ class async_wait : public waiter_node {
   enum class phase : unsigned char { entering, starting, waiting, stopped };
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
-  [[nodiscard]] bool advance(phase from, phase to) noexcept {
+  [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
 #if defined(__cpp_lib_jthread)
     if (on_stop_) return phase_.compare_exchange_strong(from, to);
 #endif

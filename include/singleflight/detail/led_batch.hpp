@@ -101,12 +101,6 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   led_batch(bulk_keys<Key, Value>& all, answers& to, std::size_t most)
       : all_(all), answers_(to), in_order_(std::make_unique_for_overwrite<key_type*[]>(most)) {}
 
-  led_batch(const led_batch&) = delete;
-  led_batch& operator=(const led_batch&) = delete;
-  ~led_batch() {
-    if (node_ != nullptr) the_wait_graph().end(*node_);
-  }
-
   [[nodiscard]] std::size_t size() const noexcept { return by_shard_.size(); }
   void clear() noexcept {
     for (key_type* k = by_shard_.take(); k != nullptr; k = k->next) k->led = false;
@@ -123,6 +117,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   template <class Find, class Fn>
   void lead(const call_options& options, const Find& find, Fn& fn) {
     if (size() == 0) return;
+    const leadership whole(*this);
     sort();
     find_ = {&find,
              [](const void* how, const Key& key) { return (*static_cast<const Find*>(how))(key); }};
@@ -140,6 +135,21 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   }
 
  private:
+  /// From the loader to the end of the last call.
+  struct leadership {
+    led_batch& of;
+    explicit leadership(led_batch& b) noexcept : of(b) { of.leader_ = std::this_thread::get_id(); }
+    leadership(const leadership&) = delete;
+    leadership& operator=(const leadership&) = delete;
+    ~leadership() {
+      if (of.node_ != nullptr) the_wait_graph().end(*std::exchange(of.node_, nullptr));
+#if defined(__cpp_lib_jthread)
+      of.shown_stop_.store(nullptr);
+      of.stop_.reset();
+#endif
+    }
+  };
+
   struct withdrawal_of_all {
     key_type* first;
     void operator()() const noexcept {
@@ -214,16 +224,6 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     return std::any_of(all.begin(), all.end(), [this](const key_type* k) { return forgotten(*k); });
   }
 
-  /// All calls of the batch are one node: one thread leads them.
-  [[nodiscard]] std::shared_ptr<wait_node> get_node() const override {
-    const std::lock_guard guard(making_);
-    if (node_ == nullptr) {
-      node_ = std::make_shared<wait_node>();
-      node_->leader = leader_;
-    }
-    return node_;
-  }
-
 #if defined(__cpp_lib_jthread)
   [[nodiscard]] std::stop_token get_stop_token() const override {
     const std::lock_guard guard(making_);
@@ -235,6 +235,16 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     return stop_->token();
   }
 #endif
+
+  /// One node for all of its calls, since one thread leads them.
+  [[nodiscard]] std::shared_ptr<wait_node> get_node() const override {
+    const std::lock_guard guard(making_);
+    if (node_ == nullptr) {
+      node_ = std::make_shared<wait_node>();
+      node_->leader = leader_;
+    }
+    return node_;
+  }
 
   // --- Ending the calls ----------------------------------------------------------------------------
 
@@ -330,7 +340,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   key_list<Key, Value> by_shard_;
   const std::unique_ptr<key_type*[]> in_order_;  // of their first mention; made by `sort`
   finder find_{};
-  const std::thread::id leader_ = std::this_thread::get_id();
+  std::thread::id leader_;
   mutable std::mutex making_;
   mutable std::shared_ptr<wait_node> node_;  // guarded by making_
 #if defined(__cpp_lib_jthread)

@@ -85,10 +85,12 @@ class owned_call : public owned_calls::member,
     return {body_->shared->channel->future, prepare(std::move(self), needs)};
   }
 
-  /// From here on it must be ended. Before, no other thread knows it.
-  void begin(std::shared_ptr<owned_call> self) noexcept SINGLEFLIGHT_REQUIRES(home_.mutex) {
+  /// From here on it must be ended. Before, no other thread knows it. `home` is its shard, by the name
+  /// under which the caller has locked it.
+  void begin(const shard& home, std::shared_ptr<owned_call> self) noexcept
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     body_->shared->handle = std::shared_ptr<handle_type>(std::move(self), &handle_);
-    body_->forgets_before = home_.forgets();
+    body_->forgets_before = home.forgets();
     if (on_executor_) {
       every_.add(*this);
     } else {

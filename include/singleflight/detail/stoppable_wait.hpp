@@ -43,7 +43,7 @@ class thread_waiter : public waiter_node {
   [[nodiscard]] bool wait_until(std::chrono::steady_clock::time_point until)
       SINGLEFLIGHT_NOT_ANALYSED {
     std::unique_lock guard(all_.mutex.standard());
-    const auto over = [this] { return all_.published() || stopped_; };
+    const auto over = [this]() SINGLEFLIGHT_NOT_ANALYSED { return all_.published() || stopped_; };
     if (until == (std::chrono::steady_clock::time_point::max)()) {
       changed_.wait(guard, over);
     } else {

@@ -2,4 +2,4 @@
 # file: detail/lead.hpp
 # scenario: circle_over
 # oracle: a caller was refused who is in no circle
-s/if \(handle->leader != std::thread::id\(\)\) the_wait_graph[^;]*;//
+s/if \(handle->watched\) the_wait_graph[^;]*;//

@@ -2,4 +2,4 @@
 # file: group.hpp
 # scenario: async_destroyed
 # oracle: a group must outlive the calls that are made through it
-s/on_executors.wait\(\)/true/
+s/owned.wait\(\)/true/

@@ -3,4 +3,4 @@
 # file: detail/wait_graph.hpp
 # scenario: circle
 # oracle: a caller was refused who is in no circle
-s/leads_to\(\*edge.leader, edge.waiter\)/*edge.leader != std::thread::id()/
+s/leads_to\(\*edge.target, edge.thread, edge.inside\)/edge.target->leader != std::thread::id()/

@@ -3,4 +3,4 @@
 # file: detail/lead.hpp
 # scenario: throw
 # oracle: there are exceptions left
-s/(own.shared->promise.set_exception\()/static_cast<void>(new std::exception_ptr(why));\n  \1/
+s/(own.shared->channel->promise.set_exception\()/static_cast<void>(new std::exception_ptr(why)), \1/

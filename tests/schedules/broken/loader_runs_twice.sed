@@ -3,4 +3,4 @@
 # file: detail/lead.hpp
 # scenario: throw
 # oracle: a loader runs twice
-s/(detail::fail\(home, own, current_failure\(\)\);)/static_cast<void>(detail::load<Value>(std::forward<Fn>(fn), own.key, own.stop));\n    \1/
+s/(detail::fail\(home, own, current_failure\(\)\);)/static_cast<void>(detail::load<Value>(std::forward<Fn>(fn), own.key,\n        [\&] { return detail::token_of(own.stop); }, [\&] { return context_of<Key, Value>(home, own); }));\n    \1/

@@ -3,4 +3,4 @@
 # file: detail/call_map.hpp
 # scenario: bucket
 # oracle: a caller has the result of a call that it neither led nor joined
-s/return \{c.shared->future, handle\};/call_type\& any = *buckets_[c.hash >> shift_];\n    if (!any.shared) any.shared.emplace();\n    any.shared->handed_out = true;\n    return {any.shared->future, handle};/
+s/return \{c.shared->channel->future, c.shared->handle\};/call_type\& any = *buckets_[c.hash >> shift_];\n    if (!any.shared) any.shared.emplace();\n    if (!any.shared->channel) any.shared->channel.emplace();\n    any.shared->handed_out = true;\n    return {any.shared->channel->future, c.shared->handle};/

@@ -3,4 +3,4 @@
 # file: detail/lead.hpp
 # scenario: three_callers
 # oracle: there are values left
-s/(own.shared->promise.set_value\(std::move)/static_cast<void>(new auto(own.shared->future));\n    \1/
+s/(own.shared->channel->promise.set_value\(std::move)/static_cast<void>(new auto(own.shared->channel->future));\n    \1/

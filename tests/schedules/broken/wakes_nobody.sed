@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Publishes to the followers that can be stopped without waking them.
-# file: detail/stoppable_wait.hpp
+# file: detail/waiter_list.hpp
 # scenario: stop_one
 # oracle: nobody can go on, and not all have come back
-s/for \(waiter\* w = first_[^\n]*//
+s/for \(waiter_node\* n = threads_.first[^\n]*//
