@@ -174,7 +174,8 @@ class ObserverOfFull : public Observer {
 };
 class ObserverOfAlone : public Observer {
  protected:
-  ObserverOfAlone() : Observer({.max_waiters = 0, .when_full = singleflight::group_options::run_alone}) {}
+  ObserverOfAlone()
+      : Observer({.max_waiters = 0, .when_full = singleflight::group_options::run_alone}) {}
 };
 
 // --- do_call ---------------------------------------------------------------------------------------
@@ -263,8 +264,8 @@ TEST_F(Observer, IsToldWhoLeavesAtItsStopRequest) {
     return 42;
   });
   EXPECT_ANY_THROW((void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }));
-  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 stop", "ended 1 value 0",
-                             "rejected 1 stop"}));
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1", "left 1 stop", "ended 1 value 0", "rejected 1 stop"}));
 }
 
 TEST_F(Observer, IsToldOfALeaderThatWithdraws) {
@@ -295,8 +296,7 @@ TEST_F(ObserverOfAlone, IsToldWhoRunsItsOwnLoader) {
     support::threads(1, [&](std::size_t) { (void)g.do_call(1, [] { return 0; }); });
     return 42;
   });
-  EXPECT_EQ(events(),
-            (words{"began 1", "began 1 alone", "ended 1 value 0", "ended 1 value 0"}));
+  EXPECT_EQ(events(), (words{"began 1", "began 1 alone", "ended 1 value 0", "ended 1 value 0"}));
 }
 
 TEST_F(Observer, IsToldOfACircle) {
@@ -312,8 +312,8 @@ TEST_F(ObserverOfAging, IsToldOfACallThatIsTooOldForANewCaller) {
     support::threads(1, [&](std::size_t) { (void)g.do_call(1, [] { return 0; }); });
     return 42;
   });
-  EXPECT_EQ(events(), (words{"began 1", "superseded 1", "began 1", "ended 1 value 0",
-                             "ended 1 value 0"}));
+  EXPECT_EQ(events(),
+            (words{"began 1", "superseded 1", "began 1", "ended 1 value 0", "ended 1 value 0"}));
 }
 
 TEST(ObserverOfWaiting, IsToldWhoLeavesForANewerCall) {
@@ -333,15 +333,16 @@ TEST(ObserverOfWaiting, IsToldWhoLeavesForANewerCall) {
 
 #if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
 TEST_F(Observer, IsToldOfALeaderWhoseThreadExits) {
-  support::threads(1, [&](std::size_t) {
-    (void)g.do_call(1, []() -> int { pthread_exit(nullptr); });
-  });
+  support::threads(
+      1, [&](std::size_t) { (void)g.do_call(1, []() -> int { pthread_exit(nullptr); }); });
   EXPECT_EQ(events(), (words{"began 1", "ended 1 exception 0"}));
 }
 
+#if defined(__cpp_lib_jthread)
 TEST_F(Observer, IsToldOfAFollowerWhoseThreadIsCancelled) {
+  const std::stop_source stop;  // its wait is one that can be cancelled
   lead_until(0, [&] {
-    std::thread follower([&] { (void)g.do_call(1, {.timeout = 1h}, [] { return 0; }); });
+    std::thread follower([&] { (void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }); });
     support::await_followers(g, 1);
     support::await([&] { return told.sum->joins == 1; }, "the follower to be told of");
     pthread_cancel(follower.native_handle());
@@ -351,6 +352,7 @@ TEST_F(Observer, IsToldOfAFollowerWhoseThreadIsCancelled) {
   EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 gone", "ended 1 value 0"}));
 }
 #endif
+#endif
 
 // --- Executors -------------------------------------------------------------------------------------
 
@@ -358,7 +360,8 @@ TEST_F(Observer, IsToldOfCallsOnExecutors) {
   (void)g.do_call_on(1, support::inline_executor, {}, [] { return 42; });
   EXPECT_ANY_THROW((void)g.do_call_on(2, support::inline_executor, {}, []() -> int { throw 42; }));
   (void)g.do_async(3, support::inline_executor, [] { return 42; });
-  EXPECT_ANY_THROW((void)g.do_call_on(4, [](auto) {}, {}, [] { return 42; }));  // dropped
+  EXPECT_ANY_THROW((void)g.do_call_on(
+      4, [](auto) {}, {}, [] { return 42; }));  // dropped
   EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0", "began 2", "ended 2 exception 0",
                              "began 3", "ended 3 value 0", "began 4", "ended 4 exception 0"}));
 }
@@ -419,8 +422,8 @@ TEST_F(Observer, IsToldOfCallbacksThatLeave) {
   stop.request_stop();
   g.async_call(1, singleflight::resume_inline, {.stop = stop.get_token()}, never, done);
   std::move(lead).set_value(42);
-  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 stop", "rejected 1 stop",
-                             "ended 1 value 0"}));
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1", "left 1 stop", "rejected 1 stop", "ended 1 value 0"}));
 }
 
 TEST_F(Observer, IsToldOfACallbackThatBeginsACallAndLeavesIt) {
@@ -458,16 +461,34 @@ TEST_F(Observer, IsToldOfACallbackWhoseExecutorDropsIt) {
 
 TEST_F(Observer, IsToldOfCoroutines) {
   auto lead = std::get<1>(g.lead_or_follow(1));
-  const auto enter = [&]() -> support::eager<void> {
+  const auto enter = [&]() -> support::frame {
     (void)co_await g.co_call(1, singleflight::resume_inline, [] { return 0; });
   };
   const auto stays = enter();
   { const auto destroyed = enter(); }
   std::move(lead).set_value(42);
   const auto begins = enter();
-  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "joined 1 2", "left 1 gone",
-                             "wait_ended 1 value", "ended 1 value 1", "began 1",
-                             "ended 1 value 0"}));
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1", "joined 1 2", "left 1 gone", "wait_ended 1 value",
+                   "ended 1 value 1", "began 1", "ended 1 value 0"}));
+}
+
+// A hook ends the call that its caller has joined and does not wait for yet.
+TEST_F(Observer, MayEndTheCallThatACoroutineHasJoinedAndItTriesAgain) {
+  std::optional<singleflight::leader<int>> lead(std::get<1>(g.lead_or_follow(1)));
+  int got = 0;
+  told.to->then([&] {
+    if (told.to->count("joined") == 0 || !lead) return;
+    auto ends = std::exchange(lead, std::nullopt);
+    std::move(*ends).set_exception(std::make_exception_ptr(42));
+  });
+  const auto enter = [&]() -> support::frame {
+    got = *co_await g.co_call(1, singleflight::resume_inline, {.attempts = 2}, [] { return 43; });
+  };
+  const auto tries = enter();
+  EXPECT_EQ(got, 43);
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "ended 1 exception 1",
+                             "wait_ended 1 exception", "began 1 again", "ended 1 value 0"}));
 }
 
 TEST(ObserverOfCallsThatOutliveTheirGroup, LivesAsLongAsThey) {
@@ -497,7 +518,8 @@ TEST_F(Observer, MayCallTheGroup) {
   });
   support::threads follower;
   follower.start([&] {
-    support::await([&] { return g.stats().waiting == 0 && told.to->count("began 1") == 1; }, "a call");
+    support::await([&] { return g.stats().waiting == 0 && told.to->count("began 1") == 1; },
+                   "a call");
     (void)g.do_call(1, [] { return 0; });
   });
   lead_until(1, [&] {
@@ -521,7 +543,7 @@ TEST_F(Observer, IsToldTheSumsOfStatsByManyThreads) {
     for (int i = 0; i < 500; ++i) {
       try {
         const int key = i % 3;
-        const auto load = [&] {
+        const auto load = [i] {  // may run later, on another thread
           std::this_thread::yield();
           if (i % 7 == 0) throw std::runtime_error("no");
           return i;
@@ -536,7 +558,7 @@ TEST_F(Observer, IsToldTheSumsOfStatsByManyThreads) {
           case 2:
             g.async_call(
                 key, singleflight::resume_inline, {.attempts = 2},
-                [&](singleflight::leader<int>&& l) { std::move(l).set_from(load); },
+                [load](singleflight::leader<int>&& l) { std::move(l).set_from(load); },
                 [](singleflight::outcome<int>&&) {});
             break;
           case 3:
@@ -561,7 +583,8 @@ struct only_waits {
 
 TEST(ObserverTypes, NeedHaveNoMoreThanOneMemberAndTakeNoKey) {
   std::atomic<int> waits{0};
-  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, only_waits> g({}, {}, {}, {&waits});
+  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, only_waits> g({}, {}, {},
+                                                                                  {&waits});
   support::threads follower;
   (void)g.do_call(1, [&] {
     follower.start([&] { (void)g.do_call(1, [] { return 0; }); });
@@ -609,8 +632,9 @@ struct takes_no_key {
 
 TEST(ObserverTypes, WorkWithAKeyThatCannotBeCopied) {
   std::atomic<int> ended{0};
-  singleflight::group<move_only_key, int, move_only_hash, std::equal_to<move_only_key>, takes_no_key> g(
-      {}, {}, {}, {&ended});
+  singleflight::group<move_only_key, int, move_only_hash, std::equal_to<move_only_key>,
+                      takes_no_key>
+      g({}, {}, {}, {&ended});
   (void)g.do_call(move_only_key{std::make_unique<int>(1)}, [] { return 42; });
   EXPECT_EQ(ended, 1);
 }
@@ -632,8 +656,8 @@ TEST(ObserverTypes, WorkWithoutAValue) {
 static_assert(sizeof(singleflight::group<int, int>) ==
               sizeof(singleflight::group<int, int, std::hash<int>, std::equal_to<int>,
                                          singleflight::no_observer>));
-static_assert(std::is_empty_v<
-              singleflight::detail::observer_holder<singleflight::no_observer, false>>);
+static_assert(
+    std::is_empty_v<singleflight::detail::observer_holder<singleflight::no_observer, false>>);
 
 #if defined(__unix__)
 TEST(ObserverOfAForkedChild, IsToldOfTheCallOfTheForkingThreadAlone) {

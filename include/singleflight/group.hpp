@@ -551,12 +551,12 @@ class group {
         begin(home, own, running, me);
         lock.unlock();
         if constexpr (watch::tells) {
-          return seen.lead(own, [&] {
+          return seen.lead(own, [&, &at = home] {
             if constexpr (std::same_as<Limits, limits>) {
-              return detail::lead(home, own, given.options(), std::forward<Fn>(fn),
+              return detail::lead(at, own, given.options(), std::forward<Fn>(fn),
                                   seen.on_withdrawal());
             } else {
-              return detail::lead(home, own, std::forward<Fn>(fn));
+              return detail::lead(at, own, std::forward<Fn>(fn));
             }
           });
         } else if constexpr (std::same_as<Limits, limits>) {
@@ -588,7 +588,8 @@ class group {
       detail::lock lock(home.mutex);
       call* const running = joinable(home, hash, key, seen);
       if (running == nullptr || must_run_alone(*running)) {
-        detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key), seen);
+        detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key),
+                                   seen);
         seen.begins(*started, running);
         wait.attend(home, started);
         started->begin(home, started);
@@ -682,7 +683,8 @@ class group {
       const bool finishes_here = !std::exchange(wait.finishes_, true);
       detail::lock lock(home.mutex);
       const detail::entered now = enter_locked(wait, home, hash, key, begun, seen);
-      if (now != detail::entered::ready) wait.teller = seen.arm(std::move(teller), begun != nullptr);
+      if (now != detail::entered::ready)
+        wait.teller = seen.arm(std::move(teller), begun != nullptr);
       lock.unlock();
       if (finishes_here) wait.finishes_ = false;
       if (now == detail::entered::ready) seen.tell_refused(key, *wait.refused_for());

@@ -120,10 +120,10 @@ struct call_began_event {
 /// A call has ended, and those who wait for it have been told.
 template <class Capture>
 struct call_ended_event {
-  const Capture& leader;                      ///< What `capture` gave who began it.
-  std::chrono::steady_clock::duration took;   ///< Since `call_began`.
-  ending how;                                 ///< With which result.
-  std::size_t followers;                      ///< Who waited for it in the end.
+  const Capture& leader;                     ///< What `capture` gave who began it.
+  std::chrono::steady_clock::duration took;  ///< Since `call_began`.
+  ending how;                                ///< With which result.
+  std::size_t followers;                     ///< Who waited for it in the end.
 };
 
 /// A caller has joined a call.
@@ -178,55 +178,57 @@ struct captured_by<Observer> {
 // One such type for each hook: whether an observer has it, and how it is called. `is_named` tells a hook
 // that takes something else from one that is absent: where both bases have a member of that name, the
 // name is ambiguous.
-#define SINGLEFLIGHT_DETAIL_HOOK(name)                                                            \
-  struct name##_hook {                                                                            \
-    template <class O, class Key, class Event>                                                    \
-    static constexpr bool takes_key = requires(O& o, const Key& k, const Event& e) {              \
-      o.name(k, e);                                                                               \
-    };                                                                                            \
-    template <class O, class Event>                                                               \
-    static constexpr bool takes_event = requires(O& o, const Event& e) { o.name(e); };            \
-    template <class O, class Key, class Event>                                                    \
-    static constexpr bool is_in = takes_key<O, Key, Event> || takes_event<O, Event>;              \
-                                                                                                  \
-    struct the_name {                                                                             \
-      void name();                                                                                \
-    };                                                                                            \
-    template <class O>                                                                            \
-    struct both : O, the_name {};                                                                 \
-    template <class O>                                                                            \
-    [[nodiscard]] static consteval bool is_named() {                                              \
-      if constexpr (std::is_class_v<O> && !std::is_final_v<O>) {                                  \
-        return !requires { &both<O>::name; };                                                     \
-      } else {                                                                                    \
-        return false;                                                                             \
-      }                                                                                           \
-    }                                                                                             \
-                                                                                                  \
-    template <class O, class Key, class Event>                                                    \
-    static constexpr void check() {                                                               \
-      static_assert(is_in<O, Key, Event> || !is_named<O>(),                                       \
-                    "singleflight: the observer's " #name                                         \
-                    " must be callable with the event, or with the key and the event");           \
-    }                                                                                             \
-                                                                                                  \
-    template <class O, class Key, class Event>                                                    \
-    static void tell(O& o, [[maybe_unused]] const Key& key, const Event& e) noexcept {            \
-      if constexpr (takes_event<O, Event> && !takes_key<O, Key, Event>) {                         \
-        static_assert(noexcept(o.name(e)), "singleflight: the observer's " #name                  \
-                                           " must be noexcept, since nobody could catch what it " \
-                                           "throws");                                             \
-        o.name(e);                                                                                \
-      } else {                                                                                    \
-        static_assert(takes_key<O, Key, Event>,                                                   \
-                      "singleflight: the observer's " #name                                       \
+#define SINGLEFLIGHT_DETAIL_HOOK(name)                                                             \
+  struct name##_hook {                                                                             \
+    template <class O, class Key, class Event>                                                     \
+    static constexpr bool takes_key = requires(O & o, const Key& k, const Event& e) {              \
+      o.name(k, e);                                                                                \
+    };                                                                                             \
+    template <class O, class Event>                                                                \
+    static constexpr bool takes_event = requires(O & o, const Event& e) {                          \
+      o.name(e);                                                                                   \
+    };                                                                                             \
+    template <class O, class Key, class Event>                                                     \
+    static constexpr bool is_in = takes_key<O, Key, Event> || takes_event<O, Event>;               \
+                                                                                                   \
+    struct the_name {                                                                              \
+      void name();                                                                                 \
+    };                                                                                             \
+    template <class O>                                                                             \
+    struct both : O, the_name {};                                                                  \
+    template <class O>                                                                             \
+    [[nodiscard]] static consteval bool is_named() {                                               \
+      if constexpr (std::is_class_v<O> && !std::is_final_v<O>) {                                   \
+        return !requires { &both<O>::name; };                                                      \
+      } else {                                                                                     \
+        return false;                                                                              \
+      }                                                                                            \
+    }                                                                                              \
+                                                                                                   \
+    template <class O, class Key, class Event>                                                     \
+    static constexpr void check() {                                                                \
+      static_assert(is_in<O, Key, Event> || !is_named<O>(),                                        \
+                    "singleflight: the observer's " #name                                          \
+                    " must be callable with the event, or with the key and the event");            \
+    }                                                                                              \
+                                                                                                   \
+    template <class O, class Key, class Event>                                                     \
+    static void tell(O& o, [[maybe_unused]] const Key& key, const Event& e) noexcept {             \
+      if constexpr (takes_event<O, Event> && !takes_key<O, Key, Event>) {                          \
+        static_assert(noexcept(o.name(e)), "singleflight: the observer's " #name                   \
+                                           " must be noexcept, since nobody could catch what it "  \
+                                           "throws");                                              \
+        o.name(e);                                                                                 \
+      } else {                                                                                     \
+        static_assert(takes_key<O, Key, Event>,                                                    \
+                      "singleflight: the observer's " #name                                        \
                       " must take the key as const auto&, since callers look up by another type"); \
-        static_assert(noexcept(o.name(key, e)),                                                   \
-                      "singleflight: the observer's " #name                                       \
-                      " must be noexcept, since nobody could catch what it throws");              \
-        o.name(key, e);                                                                           \
-      }                                                                                           \
-    }                                                                                             \
+        static_assert(noexcept(o.name(key, e)),                                                    \
+                      "singleflight: the observer's " #name                                        \
+                      " must be noexcept, since nobody could catch what it throws");               \
+        o.name(key, e);                                                                            \
+      }                                                                                            \
+    }                                                                                              \
   }
 
 SINGLEFLIGHT_DETAIL_HOOK(call_began);
@@ -266,16 +268,18 @@ struct wants {
       left_hook::takes_key<Observer, Key, left_event<capture>>;
 
   static constexpr bool check() {
-    static_assert(std::is_trivially_copyable_v<capture> && std::is_default_constructible_v<capture>,
-                  "singleflight: what the observer's capture returns must be trivially copyable and "
-                  "have a default, since it is copied under a lock");
+    static_assert(
+        std::is_trivially_copyable_v<capture> && std::is_default_constructible_v<capture>,
+        "singleflight: what the observer's capture returns must be trivially copyable and "
+        "have a default, since it is copied under a lock");
     if constexpr (to_capture) {
       static_assert(noexcept(std::declval<Observer&>().capture()),
                     "singleflight: the observer's capture must be noexcept");
     }
-    static_assert(!key_later || std::copy_constructible<Key>,
-                  "singleflight: call_ended and left must take the event alone here, since this Key "
-                  "cannot be copied");
+    static_assert(
+        !key_later || std::copy_constructible<Key>,
+        "singleflight: call_ended and left must take the event alone here, since this Key "
+        "cannot be copied");
     call_began_hook::check<Observer, Key, call_began_event<capture>>();
     call_ended_hook::check<Observer, Key, call_ended_event<capture>>();
     joined_hook::check<Observer, Key, joined_event<capture>>();

@@ -85,7 +85,6 @@ struct begun_call {
   clock::time_point began;          // of who begins it, before it can end
   std::optional<Key> key;           // likewise; empty if it is not needed
 
-
   /// To be called under the lock, before the call begins. Throws: what copying the key throws.
   template <class Call>
   void begin(Call& own) {
@@ -131,7 +130,8 @@ class watched_call final : public Base {
 
  private:
   void tell_end() noexcept override {
-    begun.tell_ended(*observer_, this->get(), this->has_value() ? ending::value : ending::exception);
+    begun.tell_ended(*observer_, this->get(),
+                     this->has_value() ? ending::value : ending::exception);
   }
 
   const std::shared_ptr<Observer> observer_;
@@ -169,10 +169,10 @@ class watch {
     }
     void tell_ended(bool with_value) noexcept override {
       if constexpr (want::wait_ended) {
-        wait_ended_hook::tell(*observer, key,
-                              wait_ended_event<capture>{
-                                  leader, clock::now() - since,
-                                  with_value ? ending::value : ending::exception});
+        wait_ended_hook::tell(
+            *observer, key,
+            wait_ended_event<capture>{leader, clock::now() - since,
+                                      with_value ? ending::value : ending::exception});
       }
     }
 
@@ -214,7 +214,10 @@ class watch {
 
   /// As above, for a call on the heap, which has been made as `watched`.
   template <class Base, class Call>
-  void begins(Base& own, const Call* running) requires requires { own.get(); } {
+  void begins(Base& own, const Call* running) requires requires {
+    own.get();
+  }
+  {
     alone_ = running != nullptr;
     begun_.begin(own.get());
     auto& begun = static_cast<watched<Base>&>(own).begun;
@@ -232,8 +235,8 @@ class watch {
   void joins(const Call& running) noexcept {
     followers_ = running.followers();
     if constexpr (want::to_capture) {
-      joined_ = running.captured != nullptr ? *static_cast<const capture*>(running.captured)
-                                            : capture{};
+      joined_ =
+          running.captured != nullptr ? *static_cast<const capture*>(running.captured) : capture{};
     }
   }
 
@@ -352,9 +355,9 @@ class watch {
     tell_superseded(key);
     if (n.left) {
       if constexpr (want::left) {
-        left_hook::tell(holder_.get(), key,
-                        left_event<capture>{joined_, clock::now() - since_,
-                                            leaving_for(*n.left), false});
+        left_hook::tell(
+            holder_.get(), key,
+            left_event<capture>{joined_, clock::now() - since_, leaving_for(*n.left), false});
       }
     } else if constexpr (want::wait_ended) {
       wait_ended_hook::tell(holder_.get(), key,
