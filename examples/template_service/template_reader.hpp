@@ -3,10 +3,12 @@
 #define TEMPLATE_SERVICE_TEMPLATE_READER_HPP
 
 #include <chrono>
+#include <functional>
 #include <random>
 #include <singleflight/group.hpp>
 
 #include "cache.hpp"
+#include "flight_observer.hpp"
 #include "settings.hpp"
 #include "store.hpp"
 #include "template.hpp"
@@ -18,7 +20,10 @@ namespace template_service {
 class template_reader {
  public:
   template_reader(const read_settings& how, cache& front, store& back)
-      : how_(how), cache_(front), store_(back), flights_({.max_age = how.max_age}) {}
+      : how_(how),
+        cache_(front),
+        store_(back),
+        flights_({.max_age = how.max_age}, {}, {}, flight_observer(how.count_joins)) {}
 
   /// Returns: null if there is no such template.
   /// Throws: `store_unavailable`; `singleflight::call_error` if another's query takes too long.
@@ -31,7 +36,10 @@ class template_reader {
     });
   }
 
-  [[nodiscard]] singleflight::group_stats stats() const { return flights_.stats(); }
+  using group = singleflight::group<template_key, details_json, std::hash<template_key>,
+                                    std::equal_to<template_key>, flight_observer>;
+  /// Returns: the group, to be looked at.
+  [[nodiscard]] const group& flights() const noexcept { return flights_; }
 
  private:
   details_json load(const template_key& key) {
@@ -51,7 +59,7 @@ class template_reader {
   const read_settings how_;
   cache& cache_;
   store& store_;
-  singleflight::group<template_key, details_json> flights_;
+  group flights_;
 };
 
 }  // namespace template_service

@@ -107,8 +107,7 @@ struct call {
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
   std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
-  const void*
-      captured;  // by the observer of who began it; null: nothing; only if it captures; fixed
+  const void* captured;  // by the observer, for who began it; or null; only if it captures; fixed
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
