@@ -377,10 +377,44 @@ def section_growth(results):
              one_row("their copies", shared + "textbook_mended", sizes, "copies")))
 
 
+def section_fleet(results):
+    microseconds = lambda value: f"{number(value)} µs"
+    costs = {"get": ("GET that hits", 1), "entry": ("`fleet.load` that hits", 1),
+             "miss_alone": ("miss without a fleet: GET, second look, SET", 3),
+             "miss_leader": ("miss of the leader: GET, enter, fill", 3)}
+    results.all_named({name[len("fleet/cost/"):] for name in results.rows if name.startswith("fleet/cost/")},
+                      costs, "section_fleet", "fleet/cost/")
+    plain = results.get("fleet/cost/miss_alone", "real_time")
+    rows = []
+    for name, (title, trips) in costs.items():
+        mine = results.get(f"fleet/cost/{name}", "real_time")
+        rows.append([title, str(trips) if mine else "", cell(mine, lambda ns: microseconds(ns / 1000)),
+                     cell(mine.over(plain), lambda ratio: f"{ratio:.2f}", False) if mine and plain else ""])
+    text = table(["one process, a value of 1,000 bytes", "round trips", "time", "times the plain miss"], rows) + "\n"
+
+    ways = {"group": "the group alone", "fleet": "**fleet**", "handed_over": "**fleet**, nothing is kept"}
+    two = lambda value: f"{value:.2f}"
+    rows = []
+    for processes in (2, 5, 10):
+        for way, title in ways.items():
+            get = lambda counter: results.get(f"fleet/cold/processes:{processes}/{way}", counter)
+            delay = way != "group"
+            rows.append([f"{processes}, {title}", cell(get("loads"), two, False),
+                         cell(delay and get("delay_us"), milliseconds), cell(delay and get("delay_p99_us"), milliseconds),
+                         cell(delay and get("commands"), two, False)])
+    text += table(["processes that want a cold key at once", "loads a key", "the others are back after, median",
+                   "99 %", "round trips of a process"], rows) + "\n"
+    rows = [[f"{processes}", *(cell(results.get(f"fleet/expiring/processes:{processes}/{way}", "loads"), two, False)
+                               for way in ("group", "fleet"))] for processes in (2, 5, 10)]
+    return text + table(["processes of 4 threads; 10 keys that live for 50 ms: loads at each expiry",
+                         ways["group"], ways["fleet"]], rows)
+
+
 SECTIONS = {
     "machine": section_machine, "reached": section_reached, "cost": section_cost, "threads": section_threads,
     "one_key": section_one_key, "callers": section_callers, "zipf": section_zipf, "wake": section_wake,
     "saving": section_saving, "extras": section_extras, "growth": section_growth,
+    "fleet": section_fleet,
 }
 
 # --- Plots -------------------------------------------------------------------------------------------

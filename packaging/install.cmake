@@ -6,7 +6,8 @@ include(CMakePackageConfigHelpers)
 set(config_dir ${CMAKE_INSTALL_DATADIR}/cmake/singleflight)
 set(pkgconfig_dir ${CMAKE_INSTALL_DATADIR}/pkgconfig)
 
-install(TARGETS singleflight EXPORT singleflight-targets FILE_SET HEADERS FILE_SET needs_hiredis)
+install(TARGETS singleflight EXPORT singleflight-targets FILE_SET HEADERS
+  FILE_SET hiredis_client FILE_SET asio FILE_SET boost_asio)
 install(EXPORT singleflight-targets NAMESPACE singleflight:: DESTINATION ${config_dir})
 install(FILES include/singleflight/singleflight.cppm
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/singleflight)

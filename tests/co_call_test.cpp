@@ -255,7 +255,7 @@ TEST(CoCall, OfAVoidGroupAndOfAMoveOnlyValue) {
 TEST(CoCall, DoesNothingBeforeItIsAwaited) {
   group flights;
   {
-    const auto unused = flights.co_call(1, resume_inline, [] { return 1; });
+    [[maybe_unused]] const auto unused = flights.co_call(1, resume_inline, [] { return 1; });
   }
   EXPECT_EQ(flights.stats().led, 0U);
   EXPECT_EQ(get([](group& g) -> lazy_task<int> {

@@ -55,7 +55,7 @@ class fiber {
   inline static thread_local fiber* starting_ = nullptr;
 
   const body body_;
-  const std::unique_ptr<char[]> stack_ = std::make_unique<char[]>(stack_size);
+  const std::unique_ptr<char[]> stack_ = std::make_unique_for_overwrite<char[]>(stack_size);
   ucontext_t inside_{}, outside_{};
 };
 

@@ -14,12 +14,14 @@
 #include <mutex>
 #include <optional>
 #include <singleflight/group.hpp>
+#include <singleflight/read_through.hpp>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,8 @@ using namespace std::chrono_literals;
 struct template_details {
   std::string body;
   std::string base = {};  // the id of the template that this one extends
+
+  bool operator==(const template_details&) const = default;
 };
 
 struct connection {
@@ -51,6 +55,26 @@ class database {
     if (failures_to_come-- > 0) throw std::runtime_error("connection reset");
     const std::lock_guard lock(mutex_);
     return rows_.at(id);
+  }
+
+  /// Returns: nothing if there is no such template.
+  std::optional<template_details> find(const std::string& id) {
+    ++loads;
+    const std::lock_guard lock(mutex_);
+    const auto row = rows_.find(id);
+    return row == rows_.end() ? std::nullopt : std::optional(row->second);
+  }
+
+  /// By one query, those that exist.
+  template <class Ids>
+  std::map<std::string, template_details> load_many(const Ids& ids) {
+    ++loads;
+    std::map<std::string, template_details> found;
+    const std::lock_guard lock(mutex_);
+    for (const std::string& id : ids) {
+      if (const auto row = rows_.find(id); row != rows_.end()) found.insert(*row);
+    }
+    return found;
   }
 
   std::vector<std::byte> load_image(const std::string& id) {

@@ -113,26 +113,62 @@ TEST_F(Guide, ShowsAReadAfterAWrite) {
   EXPECT_EQ(block_12::get("welcome").body, "Good morning");
 }
 
+TEST_F(Guide, ShowsManyKeysAtOnce) {
+  const auto rows = block_13::get({"welcome", "none", "letter", "welcome"});
+  EXPECT_EQ(rows[0].value().body, "Hello");
+  EXPECT_FALSE(rows[1].has_value());
+  EXPECT_EQ(rows[3].value().body, "Hello");
+  EXPECT_EQ(db.loads, 1);
+  EXPECT_EQ(block_14::bodies_of({"welcome", "none", "letter"}), "Hello, friend");
+}
+
+TEST_F(Guide, ShowsAPageOfKeys) {
+  cache.put("letter", {"kept"}, 30s);
+  const auto rows = block_15::page({"welcome", "letter"});
+  EXPECT_EQ(rows[0].body, "Hello");
+  EXPECT_EQ(rows[1].body, "kept");
+  EXPECT_TRUE(cache.find("welcome"));
+  cache.erase("letter");
+}
+
+TEST_F(Guide, ShowsReadingThroughACache) {
+  EXPECT_EQ(block_16::get("welcome")->body, "Hello");
+  EXPECT_EQ(block_16::get("welcome")->body, "Hello");
+  EXPECT_EQ(block_16::get("none"), std::nullopt);
+  EXPECT_EQ(block_16::get("none"), std::nullopt);
+  EXPECT_EQ(db.loads, 2);
+  block_16::update("welcome", {"Good morning"});
+  EXPECT_EQ(block_16::get("welcome")->body, "Good morning");
+}
+
+TEST_F(Guide, ShowsAStaleEntryThatIsRefreshed) {
+  EXPECT_EQ(block_17::get("welcome")->body, "Hello");
+  block_17::entries["welcome"].fresh_until = {};
+  db.store("welcome", {"Good morning"});
+  EXPECT_EQ(block_17::get("welcome")->body, "Hello");
+  support::await([] { return block_17::reads.stats().loads == 2; }, "the refresh");
+}
+
 TEST_F(Guide, ShowsALoaderThatNeedsAnotherKey) {
-  EXPECT_EQ(block_13::expand("letter"), "Hello, friend");
-  EXPECT_THROW(block_13::expand("loop"), singleflight::call_error);
+  EXPECT_EQ(block_18::expand("letter"), "Hello, friend");
+  EXPECT_THROW(block_18::expand("loop"), singleflight::call_error);
 }
 
 TEST_F(Guide, ShowsValuesThatAreBigOrCannotBeCopied) {
-  EXPECT_EQ(block_14::size_of("12345"), 5U);
-  EXPECT_TRUE(block_14::is_open("main"));
+  EXPECT_EQ(block_19::size_of("12345"), 5U);
+  EXPECT_TRUE(block_19::is_open("main"));
 }
 
 TEST_F(Guide, ShowsCallersOnAPool) {
   std::promise<std::string> answer;
   std::future<std::string> body = answer.get_future();
-  block_15::handle_on_pool("welcome", std::move(answer));
+  block_20::handle_on_pool("welcome", std::move(answer));
   EXPECT_EQ(body.get(), "Hello");
 }
 
 TEST_F(Guide, ShowsAGroupThatIsNeverDestroyed) {
-  EXPECT_EQ(block_16::get("welcome").body, "Hello");
-  EXPECT_EQ(&block_16::flights(), &block_16::flights());
+  EXPECT_EQ(block_21::get("welcome").body, "Hello");
+  EXPECT_EQ(&block_21::flights(), &block_21::flights());
 }
 
 }  // namespace

@@ -265,6 +265,7 @@ TEST(IntegerKey, OfAnotherTypeIsTheSameKey) {
   });
   group<int, int> small;
   EXPECT_EQ(*small.do_call(std::uint32_t{7}, [](int key) { return key; }), 7);
+  EXPECT_EQ(*small.do_call(std::uint32_t{0}, [](int key) { return key; }), 0);
   EXPECT_EQ(*small.do_call('7', [](int key) { return key; }), '7');
   EXPECT_EQ(*small.do_call(true, [](int key) { return key; }), 1);
 }

@@ -20,13 +20,13 @@
 #include <utility>
 #include <vector>
 
-#if defined(SINGLEFLIGHT_TESTS_COVERAGE)
-#include <gcov.h>
-#endif
-
 #include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
+
+#if defined(SINGLEFLIGHT_TESTS_COVERAGE)
+extern "C" void __gcov_dump();  // g++ 12's <gcov.h> forgets that it is C
+#endif
 
 namespace {
 

@@ -223,7 +223,8 @@ PARTS = ["mutation", "schedules", "differential", "model"]
 
 # What uses the headers and is built by ./dev verify alone.
 COMPILED = ["tests/schedules/world.cpp", "tests/schedules/scenarios.cpp", "tests/schedules/explorer.cpp",
-            "tests/stress/stress.cpp", "tests/differential/replay.cpp", "tests/fuzz/fuzz.cpp"]
+            "tests/stress/stress.cpp", "tests/differential/replay.cpp", "tests/fuzz/fuzz.cpp",
+            "tests/fuzz/fleet_fuzz.cpp"]
 
 
 def check_part(name):
@@ -249,6 +250,19 @@ def check_code_in_pages():
                       "python3 examples/template_service/outage/report.py")
 
 
+def check_twins():
+    """asio.hpp is boost_asio.hpp with other names."""
+    def bare(name, *names):
+        code = re.sub(r"//[^\n]*", "", text(f"{HEADERS}/{name}")).partition("associated_allocator.hpp>")[2]
+        for old, new in names:
+            code = code.replace(old, new)
+        return re.sub(r"\s+", "", code)
+    if bare("asio.hpp", ("::asio::", "asio::")) != bare(
+            "boost_asio.hpp", ("boost/asio/", "asio/"), ("boost::asio::", "asio::"),
+            ("BOOST_ASIO_", "ASIO_"), ("boost_asio", "standalone_asio")):
+        faults.append(f"{HEADERS}/asio.hpp and boost_asio.hpp differ in more than names; change both")
+
+
 # --- What names tests --------------------------------------------------------------------------------
 
 
@@ -267,6 +281,7 @@ def check_names_of_tests():
 def main():
     check_lists()
     check_code_in_pages()
+    check_twins()
     check_names_of_tests()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(check_part, name) for name in PARTS]

@@ -8,6 +8,8 @@
 #include <functional>
 #include <optional>
 #include <singleflight/fleet.hpp>
+#include <singleflight/keep.hpp>
+#include <utility>
 
 #include "template.hpp"
 
@@ -21,6 +23,10 @@ struct cache_stats {
   std::optional<singleflight::fleet_stats> fleet = {};  // what it has done across processes, if on
 };
 
+/// What is in the cache: the answer, which is null if it was found that there is no such template. It
+/// drops out by itself, so to those who read it is fresh.
+using cached_details = std::optional<details_json>;
+
 /// Keeps answers for a while. A cache that is down behaves like an empty one: no request fails.
 class cache {
  public:
@@ -29,27 +35,27 @@ class cache {
   cache& operator=(const cache&) = delete;
   virtual ~cache() = default;
 
-  /// Returns: null if there is none.
-  virtual details_json find(const template_key& key) = 0;
+  /// Returns: nothing if the cache does not have it.
+  virtual cached_details find(const template_key& key) = 0;
   virtual void put(const template_key& key, const details_json& details,
                    std::chrono::milliseconds lifetime) = 0;
+  virtual void erase(const template_key& key) = 0;
 
-  /// What one caller does for all that have missed: looks again, since it may have missed just
-  /// before another filled the cache, and else loads and keeps what there is.
-  virtual details_json find_or_load(const template_key& key, std::chrono::milliseconds lifetime,
-                                    const std::function<details_json()>& load) {
-    if (auto hit = find(key)) return hit;
-    details_json details = load();
-    if (details != nullptr) put(key, details, lifetime);
-    return details;
+  /// Runs `load`, which returns an answer and its lifetime, for all processes, where the cache has them
+  /// share it, and then keeps the answer itself.
+  /// Returns: the answer, and how long this process is to keep it.
+  virtual singleflight::keep<details_json> load(
+      const template_key&, std::chrono::milliseconds /*lifetime*/,
+      const std::function<singleflight::keep<details_json>()>& load) {
+    return load();
   }
 
   [[nodiscard]] virtual cache_stats stats() const { return {.hits = hits_, .misses = misses_}; }
 
  protected:
   /// Counts the hit or miss. Returns: its argument.
-  details_json counted(details_json found) noexcept {
-    ++(found == nullptr ? misses_ : hits_);
+  cached_details counted(cached_details found) noexcept {
+    ++(found ? hits_ : misses_);
     return found;
   }
 

@@ -14,7 +14,9 @@
 #include <singleflight/call_error.hpp>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "flights_page.hpp"
 #include "log.hpp"
@@ -112,10 +114,15 @@ class http_server {
 
   void answer_details(const httplib::Request& request, httplib::Response& response) {
     try {
-      const template_key key = parse(request);
-      const details_json details = reader_.get(key);
-      if (details == nullptr) return fail(response, 404, "no template " + std::to_string(key.id));
+      const std::vector<template_key> keys = parse(request);
       response.status = 200;
+      if (request.get_param_value("id").find(',') != std::string::npos) {
+        return response.set_content(as_list(reader_.get(keys)), json_type);
+      }
+      const details_json details = reader_.get(keys.front());
+      if (details == nullptr) {
+        return fail(response, 404, "no template " + std::to_string(keys.front().id));
+      }
       response.set_content(*details, json_type);
     } catch (const bad_request& error) {
       fail(response, 400, error.what());
@@ -129,19 +136,41 @@ class http_server {
     }
   }
 
-  static template_key parse(const httplib::Request& request) {
-    const std::string id = request.get_param_value("id");
-    template_key key;
-    const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), key.id);
-    if (error != std::errc() || end != id.data() + id.size() || key.id == 0) {
+  /// Returns: a JSON array with null for what does not exist.
+  static std::string as_list(const std::vector<details_json>& all) {
+    std::string list;
+    for (const details_json& details : all) {
+      list += (list.empty() ? "[" : ",") + (details != nullptr ? *details : "null");
+    }
+    return list + ']';
+  }
+
+  static std::vector<template_key> parse(const httplib::Request& request) {
+    const std::string language =
+        request.has_param("locale") ? request.get_param_value("locale") : "en";
+    if (language != "en" && language != "de") throw bad_request("locale must be en or de");
+    std::vector<template_key> keys;
+    const std::string ids = request.get_param_value("id");
+    for (std::string_view ids_left = ids;;) {
+      const std::size_t comma = ids_left.find(',');
+      keys.push_back(
+          {parse_id(ids_left.substr(0, comma)), language == "de" ? locale::de : locale::en});
+      if (keys.size() > most_keys) throw bad_request("id must have at most 200 numbers");
+      if (comma == std::string_view::npos) return keys;
+      ids_left.remove_prefix(comma + 1);
+    }
+  }
+
+  static std::uint32_t parse_id(std::string_view text) {
+    std::uint32_t id = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (error != std::errc() || end != text.data() + text.size() || id == 0) {
       throw bad_request("id must be a whole number from 1 to 4294967295");
     }
-    if (!request.has_param("locale")) return key;
-    const std::string language = request.get_param_value("locale");
-    if (language != "en" && language != "de") throw bad_request("locale must be en or de");
-    key.language = language == "de" ? locale::de : locale::en;
-    return key;
+    return id;
   }
+
+  static constexpr std::size_t most_keys = 200;
 
   /// Returns: what was wrong with a request that httplib has refused.
   static std::string reason_of(int status) {

@@ -8,11 +8,13 @@
 #include <charconv>
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "../common/connection_pool.hpp"
 #include "quiet_socket.hpp"
@@ -51,12 +53,13 @@ class mariadb_connection {
 
   /// The SQL comment tells in the database's logs which process asked for what. The text contains
   /// no strings from outside, only numbers and a name of ours.
-  std::optional<template_row> load(const template_key& key) {
-    const std::string id = std::to_string(key.id);
-    const std::string language = name(key.language);
-    execute("/* template-details id=" + id + " locale=" + language +
+  std::map<std::uint32_t, template_row> load(const std::vector<template_key>& keys) {
+    std::string ids;
+    for (const template_key& key : keys) ids += (ids.empty() ? "" : ",") + std::to_string(key.id);
+    const std::string language = name(keys.front().language);
+    execute("/* template-details id=" + ids + " locale=" + language +
             " process=" + std::to_string(getpid()) + R"( */
-      SELECT template.version, COUNT(*),
+      SELECT template.id, template.version, COUNT(*),
         (SELECT COUNT(DISTINCT other.template_id) - 1 FROM template_section AS mine
          JOIN template_section AS other ON other.section_id = mine.section_id
          WHERE mine.template_id = template.id),
@@ -69,8 +72,9 @@ class mariadb_connection {
         ON english.fragment_id = piece.fragment_id AND english.locale = 'en'
       LEFT JOIN fragment_text AS translated
         ON translated.fragment_id = piece.fragment_id AND translated.locale = ')" +
-            language + "' WHERE template.id = " + id + " GROUP BY template.version");
-    return read_row();
+            language + "' WHERE template.id IN (" + ids +
+            ") GROUP BY template.id, template.version");
+    return read_rows();
   }
 
  private:
@@ -85,14 +89,17 @@ class mariadb_connection {
     if (!done) throw mariadb_error(mysql_error(handle_.get()));
   }
 
-  std::optional<template_row> read_row() {
+  std::map<std::uint32_t, template_row> read_rows() {
     const std::unique_ptr<MYSQL_RES, free_result> rows(mysql_store_result(handle_.get()));
     check(rows != nullptr);
-    MYSQL_ROW row = mysql_fetch_row(rows.get());
-    if (row == nullptr) return std::nullopt;
-    const unsigned long* const sizes = mysql_fetch_lengths(rows.get());
-    const auto integer = [&](unsigned column) { return number({row[column], sizes[column]}); };
-    return template_row{integer(0), integer(1), integer(2), std::string(row[3], sizes[3])};
+    std::map<std::uint32_t, template_row> all;
+    while (MYSQL_ROW row = mysql_fetch_row(rows.get())) {
+      const unsigned long* const sizes = mysql_fetch_lengths(rows.get());
+      const auto integer = [&](unsigned column) { return number({row[column], sizes[column]}); };
+      all[static_cast<std::uint32_t>(integer(0))] = {integer(1), integer(2), integer(3),
+                                                     std::string(row[4], sizes[4])};
+    }
+    return all;
   }
 
   static std::int64_t number(std::string_view text) {
@@ -123,7 +130,12 @@ class mariadb_store final : public store {
 
  private:
   std::optional<template_row> query(const template_key& key) override {
-    return pool_.with_connection([&](mariadb_connection& mariadb) { return mariadb.load(key); });
+    const std::vector<template_key> one{key};
+    const std::map<std::uint32_t, template_row> rows = query(one);
+    return rows.empty() ? std::nullopt : std::optional(rows.begin()->second);
+  }
+  std::map<std::uint32_t, template_row> query(const std::vector<template_key>& keys) override {
+    return pool_.with_connection([&](mariadb_connection& mariadb) { return mariadb.load(keys); });
   }
 
   const examples::connection_pool<mariadb_connection>::connect_function connect_;

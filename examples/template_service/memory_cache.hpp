@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 #include "cache.hpp"
@@ -11,15 +12,20 @@
 
 namespace template_service {
 
-/// A cache of this process alone. It holds no more entries than there are templates and locales.
+/// A cache of this process alone. What has expired goes when it is asked for or replaced.
 class memory_cache final : public cache {
  public:
-  details_json find(const template_key& key) override { return counted(fresh(key)); }
+  cached_details find(const template_key& key) override { return counted(fresh(key)); }
 
   void put(const template_key& key, const details_json& details,
            std::chrono::milliseconds lifetime) override {
     const std::lock_guard lock(mutex_);
     entries_.insert_or_assign(key, entry{details, clock::now() + lifetime});
+  }
+
+  void erase(const template_key& key) override {
+    const std::lock_guard lock(mutex_);
+    entries_.erase(key);
   }
 
  private:
@@ -30,10 +36,10 @@ class memory_cache final : public cache {
     clock::time_point expires;
   };
 
-  details_json fresh(const template_key& key) const {
+  cached_details fresh(const template_key& key) const {
     const std::lock_guard lock(mutex_);
     const auto found = entries_.find(key);
-    if (found == entries_.end() || found->second.expires <= clock::now()) return nullptr;
+    if (found == entries_.end() || found->second.expires <= clock::now()) return std::nullopt;
     return found->second.details;
   }
 

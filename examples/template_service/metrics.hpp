@@ -42,6 +42,7 @@ class metrics {
                 .Add({}, prometheus::Histogram::BucketBoundaries{0.001, 0.0025, 0.005, 0.01, 0.025,
                                                                  0.05, 0.1, 0.25, 0.5, 1, 2.5})) {
     flights_.add("templates", reader.flights());
+    flights_.add("templates", reader.reads());
     if (front.stats().fleet) flights_.add("templates", fleet_);
   }
 

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <singleflight/fleet.hpp>
 #include <singleflight/hiredis_client.hpp>
 #include <singleflight/redis_leases.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,7 +23,7 @@
 
 namespace template_service {
 
-/// An answer as bytes. That there is no such template is not kept, but told to those who wait.
+/// An answer as bytes: none, where there is no such template.
 struct details_codec {
   static std::string_view encode(const details_json& details) noexcept {
     return details == nullptr ? std::string_view() : *details;
@@ -29,6 +31,10 @@ struct details_codec {
   static details_json decode(std::string&& bytes) {
     return bytes.empty() ? nullptr : std::make_shared<const std::string>(std::move(bytes));
   }
+};
+
+struct cache_unavailable : std::runtime_error {
+  cache_unavailable() : std::runtime_error("the cache does not answer") {}
 };
 
 /// A cache that all processes share, and by which one of them loads what several want. Redis is
@@ -44,32 +50,31 @@ class redis_cache final : public cache {
                 .longest_pause = how.probe_interval,
                 .on_change = log_change}),
         leases_(redis_, log_refusal),
-        fleet_(leases_, {.lease = how.lease, .max_wait = how.max_wait, .jitter = 0}) {}
+        fleet_(leases_, {.lease = how.lease, .max_wait = how.max_wait}) {}
 
-  details_json find(const template_key& key) override {
+  cached_details find(const template_key& key) override {
     using kind = singleflight::redis_reply::kind;
     singleflight::redis_reply reply = redis_.execute({"GET", name_of(key)});
     if (reply.what == kind::text) return counted(details_codec::decode(std::move(reply.text)));
-    if (reply.what == kind::nil) return counted(nullptr);
+    if (reply.what == kind::nil) return counted(std::nullopt);
     ++unavailable_;
-    return nullptr;
+    throw cache_unavailable();  // who reads then does not ask it again for this request
   }
 
   void put(const template_key& key, const details_json& details,
            std::chrono::milliseconds lifetime) override {
     const std::string ms = std::to_string(lifetime.count());
-    redis_.execute({"SET", name_of(key), *details, "PX", ms});
+    redis_.execute({"SET", name_of(key), details_codec::encode(details), "PX", ms});
   }
 
-  details_json find_or_load(const template_key& key, std::chrono::milliseconds lifetime,
-                            const std::function<details_json()>& load) override {
-    if (!with_fleet_) return cache::find_or_load(key, lifetime, load);
-    return fleet_.load(name_of(key), lifetime, [&] {
-      details_json details = load();
-      const bool keep_it = details != nullptr;
-      return singleflight::keep<details_json>{std::move(details),
-                                              keep_it ? lifetime : std::chrono::milliseconds(0)};
-    });
+  void erase(const template_key& key) override { redis_.execute({"DEL", name_of(key)}); }
+
+  /// The fleet has put the answer then, so this process need not.
+  singleflight::keep<details_json> load(
+      const template_key& key, std::chrono::milliseconds lifetime,
+      const std::function<singleflight::keep<details_json>()>& load) override {
+    if (!with_fleet_) return load();
+    return {fleet_.load(name_of(key), lifetime, load), std::chrono::milliseconds(0)};
   }
 
   [[nodiscard]] cache_stats stats() const override {

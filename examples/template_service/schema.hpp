@@ -12,7 +12,7 @@ namespace template_service {
 
 // A template is a sequence of sections, a section a sequence of fragments, and a fragment has a text
 // in English and perhaps one in German.
-inline constexpr std::uint32_t sections_per_template = 40;
+inline constexpr std::uint32_t sections_per_template = 8;
 inline constexpr std::uint32_t sections = 400;
 inline constexpr std::uint32_t fragments_per_section = 30;
 inline constexpr std::uint32_t fragments = 5000;

@@ -18,7 +18,7 @@ struct redis_settings {
   std::chrono::milliseconds probe_interval{250};  // at most, while it is away
   bool fleet = true;                              // one query in all processes
   std::chrono::milliseconds lease{2000};          // of a process that queries
-  std::chrono::milliseconds max_wait{2000};       // for another process's query
+  std::chrono::milliseconds max_wait{5000};       // for another process's query
 };
 
 struct mariadb_settings {
@@ -40,10 +40,11 @@ struct store_settings {
 struct read_settings {
   bool coalesce = true;
   std::chrono::milliseconds lifetime{30'000};
-  double jitter = 0.1;                       // of the lifetime, up or down
-  std::chrono::milliseconds deadline{2000};  // of a request that waits for another's query
-  std::chrono::milliseconds max_age{1000};   // of a query, before another is started
-  bool count_joins = false;                  // of each key, for /debug/flights
+  double jitter = 0.1;                              // of the lifetime, up or down
+  std::chrono::milliseconds absent_lifetime{5000};  // of the answer that there is no such template
+  std::chrono::milliseconds deadline{2000};         // of a request that waits for another's query
+  std::chrono::milliseconds max_age{1000};          // of a query, before another is started
+  bool count_joins = false;                         // of each key, for /debug/flights
 };
 
 struct http_settings {
@@ -92,6 +93,8 @@ inline void add_read_flags(CLI::App& app, read_settings& read) {
       ->check(CLI::IsMember({"on", "off"}))
       ->default_str("on");
   add_duration(app, "--lifetime-ms", read.lifetime, "of an entry in the cache");
+  add_duration(app, "--absent-lifetime-ms", read.absent_lifetime,
+               "of the entry that there is no such template");
   app.add_option("--jitter", read.jitter, "by what part lifetimes differ, up or down")
       ->check(CLI::Range(0.0, 0.9))
       ->capture_default_str();

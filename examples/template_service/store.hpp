@@ -6,11 +6,14 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "../common/connection_pool.hpp"
 #include "log.hpp"
@@ -51,18 +54,24 @@ class store {
   /// Returns: null if there is no such template.
   /// Throws: `store_unavailable`.
   details_json load(const template_key& key) {
-    const auto start = std::chrono::steady_clock::now();
-    try {
+    return timed([&]() -> details_json {
       const std::optional<template_row> row = query(key);
-      count_answer(std::chrono::steady_clock::now() - start);
       return row ? as_json(key, *row) : nullptr;
-    } catch (const examples::pool_exhausted& error) {  // overloaded, which is neither up nor down
-      ++failed_;
-      throw store_unavailable(error.what());
-    } catch (const std::exception& error) {
-      count_failure(error.what());
-      throw store_unavailable(error.what());
-    }
+    });
+  }
+
+  /// The same for many, by one query.
+  /// Returns: the answers in the order of the keys, which have one language.
+  std::vector<details_json> load(const std::vector<template_key>& keys) {
+    return timed([&] {
+      const std::map<std::uint32_t, template_row> rows = query(keys);
+      std::vector<details_json> all;
+      for (const template_key& key : keys) {
+        const auto row = rows.find(key.id);
+        all.push_back(row != rows.end() ? as_json(key, row->second) : nullptr);
+      }
+      return all;
+    });
   }
 
   [[nodiscard]] store_stats stats() const {
@@ -72,6 +81,23 @@ class store {
 
  private:
   virtual std::optional<template_row> query(const template_key& key) = 0;
+  virtual std::map<std::uint32_t, template_row> query(const std::vector<template_key>& keys) = 0;
+
+  template <class Query>
+  std::invoke_result_t<const Query&> timed(const Query& run) {
+    const auto start = std::chrono::steady_clock::now();
+    try {
+      auto answer = run();
+      count_answer(std::chrono::steady_clock::now() - start);
+      return answer;
+    } catch (const examples::pool_exhausted& error) {  // overloaded, which is neither up nor down
+      ++failed_;
+      throw store_unavailable(error.what());
+    } catch (const std::exception& error) {
+      count_failure(error.what());
+      throw store_unavailable(error.what());
+    }
+  }
 
   static details_json as_json(const template_key& key, const template_row& row) {
     const nlohmann::ordered_json details{{"id", key.id},

@@ -33,10 +33,11 @@ struct fleet_options {
   /// How long a leader owns a key; it is not renewed. A load that takes longer is not stored, and
   /// another process starts one of its own meanwhile. 1 ms to 1 hour.
   std::chrono::milliseconds lease{2000};
-  /// How long a caller waits for other processes before it runs its own loader. Longer than
-  /// `lease`, one process takes over from a leader that died; else every process runs its own
-  /// loader then. At most 1 hour.
-  std::chrono::milliseconds max_wait{2000};
+  /// How long a caller waits for other processes before it runs its own loader. Take more than two
+  /// leases: if a leader dies, one process takes over when its lease has ended, and the others can
+  /// wait for that one as long as its lease lasts. With less, all of them run their own loaders
+  /// then. At most 1 hour.
+  std::chrono::milliseconds max_wait{5000};
   /// How many leaders in other processes may fail before a caller runs its own loader. At least 1.
   std::size_t attempts = 2;
   /// How long a result waits for the callers that joined. 1 ms to 1 hour.

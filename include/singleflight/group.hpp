@@ -352,6 +352,29 @@ class group {
     return do_many(std::forward<Keys>(keys), bulk_options{}, std::forward<Fn>(fn));
   }
 
+  /// As above, with the loader on `executor`, so that this caller can leave while it runs.
+  ///
+  /// `executor` is as in `do_call_on`; it is called once for every batch, the next one when all calls of
+  /// the one before have ended. Keys that all callers have left before the loader could begin are not
+  /// in its batch.
+  /// Throws: as above; what copying `fn` throws fails the calls of its batch.
+  /// Complexity: as above; to begin a call takes one more copy of its key, three allocations more than
+  ///   its promise, and ten locks.
+  /// Lifetime: each batch has a copy of `fn`, which is destroyed when it has been run. So the loader must
+  ///   not own the group, nor refer to what is gone when this caller has left.
+  template <class Keys = std::initializer_list<Key>, class Executor, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> do_many_on(Keys&& keys, Executor&& executor,
+                                                       const bulk_options& options, Fn&& fn) {
+    using stored = std::decay_t<Fn>;
+    check_bulk_loader<stored>();
+    static_assert(std::copy_constructible<stored>,
+                  "singleflight: each batch on an executor keeps its loader, so the loader must be "
+                  "copyable");
+    return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
+                                           max_batch_of(options))
+        .template run_on<Executor, stored>(executor, fn);
+  }
+
   // --- Callers that are not threads ----------------------------------------------------------------
   // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
   // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
@@ -504,6 +527,8 @@ class group {
   friend struct detail::async_access;
   template <class, class, class>
   friend class detail::bulk;
+  template <class, class, class, class>
+  friend class detail::executor_batch;
 
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
@@ -702,30 +727,28 @@ class group {
   detail::entered enter_locked(async_wait& wait, shard& home, std::uint64_t hash, K&& key,
                                std::shared_ptr<owned_call>& begun, watch& seen)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    std::optional<detail::reason> refusal;
-    if (wait.was_stopped()) {  // before anything that others could notice
-      wait.me.count(home, &group_stats::rejected);
-      home.count(&group_stats::cancelled);
-      wait.refuse(detail::reason::stop);
-      return detail::entered::ready;
-    }
-    call* const running = joinable(home, hash, key, wait.inside(), seen);
-    if (running == nullptr || must_run_alone(*running, wait.inside())) {
-      begun = make_owned(home, hash, std::forward<K>(key), seen);
-      seen.begins(*begun, running);
-      refusal = wait.attend(home, begun);
-      if (!refusal) {
-        begun->begin(home, begun);
-        begin(home, begun->get(), running, wait.me);
-        return detail::entered::begun;
+    std::optional<detail::reason> refusal = wait.was_stopped();
+    if (!refusal) {  // else before anything that others could notice
+      call* const running = joinable(home, hash, key, wait.inside(), seen);
+      if (running == nullptr || must_run_alone(*running, wait.inside())) {
+        begun = make_owned(home, hash, std::forward<K>(key), seen);
+        seen.begins(*begun, running);
+        refusal = wait.attend(home, begun);
+        if (!refusal) {
+          begun->begin(home, begun);
+          begin(home, begun->get(), running, wait.me);
+          return detail::entered::begun;
+        }
+      } else {
+        refusal =
+            wait.join(home, *running, options_.max_waiters, shards_.alive(), expiry(*running));
+        seen.joins(*running);
       }
-    } else {
-      refusal = wait.join(home, *running, options_.max_waiters, shards_.alive());
-      seen.joins(*running);
     }
     wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
     if (!refusal) return detail::entered::waits;
     if (*refusal == detail::reason::stop) home.count(&group_stats::cancelled);
+    if (*refusal == detail::reason::deadline) home.count(&group_stats::timed_out);
     wait.refuse(*refusal);
     return detail::entered::ready;
   }
@@ -815,6 +838,12 @@ class group {
     me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
     seen.joins(running);
     return refusal;
+  }
+
+  /// Returns: a key among those that a caller asks for, or null.
+  [[nodiscard]] detail::bulk_key<Key, Value>* find_in(const detail::bulk_keys<Key, Value>& keys,
+                                                      const Key& key) {
+    return keys.find(shards_.locate(hash_(key)).hash, key, equal_);
   }
 
   template <class K, class Condition>

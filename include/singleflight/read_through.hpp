@@ -111,7 +111,7 @@ cache_functions(Find, Put, Erase) -> cache_functions<Find, Put, Erase>;
 /// waits for the loads on the executor.
 template <class Key, class Value, class Cache, class Executor = no_refresh,
           class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>,
-          class Clock = std::chrono::system_clock>
+          class Clock = std::chrono::system_clock, class Observer = no_observer>
 class read_through {
   static_assert(detail::copyable<Value>,
                 "singleflight: a Value that is read through a cache must be copyable, since the "
@@ -119,16 +119,16 @@ class read_through {
 
  public:
   using entry = cache_entry<Value, Clock>;
-  using group_type = group<Key, entry, Hash, KeyEqual>;
+  using group_type = group<Key, entry, Hash, KeyEqual, Observer>;
 
   /// Throws: `std::invalid_argument` if `jitter` is not in [0, 1); as the constructor of `group`.
   explicit read_through(Cache cache, read_options options = {}, Executor refresh = {},
                         group_options of_group = {}, Hash hash = Hash(),
-                        KeyEqual equal = KeyEqual())
+                        KeyEqual equal = KeyEqual(), Observer observer = Observer())
       : cache_(std::forward<Cache>(cache)),
         options_(checked(options)),
         refresh_(std::move(refresh)),
-        flights_(of_group, std::move(hash), std::move(equal)) {}
+        flights_(of_group, std::move(hash), std::move(equal), std::move(observer)) {}
 
   /// Reads a key from the cache, or loads it.
   ///
@@ -214,8 +214,13 @@ class read_through {
             failed_loads_, not_put_,    undone_, cache_errors_};
   }
 
-  /// Returns: the group by which callers share a load, for its `stats` and `in_flight`. Not to call.
+  /// Returns: the group by which callers share a load. Its values are entries. For its `stats`, and
+  ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again, erase.
+  [[nodiscard]] group_type& flights() noexcept { return flights_; }
   [[nodiscard]] const group_type& flights() const noexcept { return flights_; }
+
+  /// Returns: the cache.
+  [[nodiscard]] std::remove_reference_t<Cache>& cache() noexcept { return cache_; }
 
  private:
   using counter = std::atomic<std::uint64_t>;

@@ -204,6 +204,12 @@ struct result_maker {
                            shared, led);
     }
   }
+
+  /// Of nothing: for a function that is given a result beside an exception.
+  template <class Value>
+  [[nodiscard]] static result<Value> empty() noexcept {
+    return of<Value>({}, false, false);
+  }
 };
 
 }  // namespace detail

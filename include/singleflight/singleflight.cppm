@@ -11,6 +11,8 @@ export module singleflight;
 
 export namespace singleflight {
 using singleflight::async_options;
+using singleflight::batch;
+using singleflight::bulk_options;
 using singleflight::call_context;
 using singleflight::call_error;
 using singleflight::call_info;

@@ -3,13 +3,21 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <iterator>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <string>
 #include <utility>
+#include <variant>
+#include <vector>
+
+#include "../tasks.hpp"
 
 namespace faults {
 
@@ -358,6 +366,189 @@ const std::vector<operation> on_executors = {
      .refused_with = std::errc::resource_unavailable_try_again},
 };
 
+// --- Many keys at once -----------------------------------------------------------------------------
+
+/// Loads three keys at once. What any of them is told is thrown.
+struct calls_of_many {
+  singleflight::group<int, int> g{group_options{.shards = 2}};
+  const std::array<int, 3> keys{1, 2, 3};
+
+  static constexpr auto load = [](auto& missing) {
+    for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, missing[i] + 1);
+  };
+  void expect(std::vector<singleflight::outcome<int>> got) const {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      EXPECT_EQ(std::move(got.at(i)).result().value(), keys.at(i) + 1);
+    }
+    EXPECT_EQ(g.stats().in_flight, 0U);
+  }
+};
+
+const std::vector<operation> of_many = {
+    {.name = "do_many",
+     .uses = {allocation},
+     .perform =
+         [](world&) {
+           std::optional<calls_of_many> calls;
+           emplace(calls);
+           calls->expect(calls->g.do_many(calls->keys, calls->load));
+         }},
+    {.name = "do_many_on_this_thread",
+     .uses = {allocation},
+     .perform =
+         [](world&) {
+           std::optional<calls_of_many> calls;
+           emplace(calls);
+           const auto here = [](const auto& task) { task(); };
+           calls->expect(calls->g.do_many_on(calls->keys, here, {}, calls->load));
+         }},
+};
+
+// --- Callers that are not threads ------------------------------------------------------------------
+
+/// What such a caller is told, on any thread.
+class told {
+ public:
+  void set(int number) noexcept {
+    number_ = number;
+    done_ = true;
+  }
+  void fail(std::exception_ptr why) noexcept {
+    why_ = std::move(why);
+    done_ = true;
+  }
+  [[nodiscard]] auto callback() noexcept {
+    return [this](const singleflight::outcome<value>& o) noexcept {
+      if (o.has_value()) {
+        set(o.value().number);
+      } else {
+        fail(o.error());
+      }
+    };
+  }
+
+  /// Throws: what it was told.
+  void expect(int expected) {
+    support::await([this] { return done_.load(); }, "an asynchronous caller to be told");
+    if (why_ != nullptr) std::rethrow_exception(why_);
+    EXPECT_EQ(number_, expected);
+  }
+
+ private:
+  int number_ = 0;
+  std::exception_ptr why_;
+  std::atomic<bool> done_{false};
+};
+
+using leader = singleflight::leader<value>;
+
+void begins_no_call(const leader&) { ADD_FAILURE() << "a follower began a call"; }
+
+template <class Load>
+void call_async(world& w, const Load& load) {
+  told t;
+  w.async_call(
+      w.k0, {}, [&load](leader mine) { std::move(mine).set_from(load); }, t.callback());
+  t.expect(w.ours);
+}
+
+support::detached call_in_a_coroutine(world& w, told& t) {
+  const auto load = w.load();  // whose copy would fail before the caller has entered
+  try {
+    const auto r = co_await w.co_call(w.k0, [&load] { return load(); });
+    t.set(r->number);
+  } catch (...) {
+    t.fail(std::current_exception());
+  }
+}
+
+support::detached wait_in_a_coroutine(world& w, told& t) {
+  try {
+    co_await w.g.drained();
+    t.set(0);
+  } catch (...) {
+    t.fail(std::current_exception());
+  }
+}
+
+// A thread must not end where one of these moves a value or resumes a caller, which is noexcept.
+const std::vector<operation> asynchronous = {
+    {.name = "async_call_that_leads",
+     .uses = {allocation, hash, key_copy, key_move, value_move, loader},
+     .perform = [](world& w) { call_async(w, w.load()); },
+     .cannot_unwind = true},
+    {.name = "async_call_that_leads_with_followers",
+     .uses = {allocation, hash, key_copy, key_move, value_move, loader},
+     .perform = [](world& w) { call_async(w, w.load_for_others()); },
+     .publishes = true,
+     .cannot_unwind = true},
+    {.name = "async_call_that_follows",
+     .uses = {allocation, hash, equality, key_copy, key_move},
+     .perform =
+         [](world& w) {
+           told t;
+           w.async_call(w.k0, {}, begins_no_call, t.callback());
+           t.expect(w.theirs);
+         },
+     .prepare = a_call},
+    {.name = "async_call_past_max_waiters",
+     .uses = {allocation, hash, equality, key_copy, key_move},
+     .perform =
+         [](world& w) {
+           told t;
+           w.async_call(w.k0, {}, begins_no_call, t.callback());
+           t.expect(0);
+         },
+     .prepare = a_full_call,
+     .options = full_with_one,
+     .refused_with = std::errc::resource_unavailable_try_again},
+    {.name = "lead_or_follow_that_leads",
+     .uses = {allocation, hash, equality, key_copy, key_move, value_move, loader},
+     .perform =
+         [](world& w) {
+           auto got = w.lead_or_follow(w.k0);
+           told t;
+           w.async_call(w.k0, {}, begins_no_call, t.callback());
+           std::get<leader>(std::move(got)).set_from(w.load());
+           t.expect(w.ours);
+         },
+     .publishes = true,
+     .cannot_unwind = true},
+    {.name = "lead_or_follow_that_follows",
+     .uses = used_by_following_first,
+     .perform = [](world& w) { w.take(std::get<0>(w.lead_or_follow(w.k0)), w.theirs); },
+     .prepare = a_call},
+    {.name = "co_call_that_leads",
+     .uses = {allocation, hash, key_copy, key_move, value_move, loader},
+     .perform =
+         [](world& w) {
+           told t;
+           call_in_a_coroutine(w, t);
+           t.expect(w.ours);
+         },
+     .cannot_unwind = true},
+    {.name = "co_call_that_follows",
+     .uses = {allocation, hash, equality, key_copy, key_move},
+     .perform =
+         [](world& w) {
+           told t;
+           call_in_a_coroutine(w, t);
+           t.expect(w.theirs);
+         },
+     .prepare = a_call,
+     .cannot_unwind = true},
+    {.name = "drained",
+     .uses = {allocation},
+     .perform =
+         [](world& w) {
+           told t;
+           wait_in_a_coroutine(w, t);
+           t.expect(0);
+         },
+     .cannot_unwind = true},
+    {.name = "wait_drained", .uses = {allocation}, .perform = [](world& w) { w.g.wait_drained(); }},
+};
+
 // --- Beside the calls ----------------------------------------------------------------------------
 
 const std::vector<operation> beside_calls = {
@@ -446,6 +637,17 @@ const std::vector<operation> with_stop_tokens = {
          },
      .prepare = a_call_that_outlasts_us,
      .refused_with = std::errc::operation_canceled},
+    {.name = "async_call_that_leaves_at_its_stop_request",
+     .uses = {allocation, hash, equality, key_copy, key_move},
+     .perform =
+         [](world& w) {
+           told t;
+           w.async_call(w.k0, {.stop = w.stop.get_token()}, begins_no_call, t.callback());
+           w.stop.request_stop();
+           t.expect(0);
+         },
+     .prepare = a_call_that_outlasts_us,
+     .refused_with = std::errc::operation_canceled},
     // The callback of a loader's token runs on the thread that leaves, and may call the group. What
     // fails in it must not leave it: that ends the program, by the rules of std::stop_callback.
     {.name = "stop_callback_that_calls_the_group",
@@ -478,10 +680,11 @@ const std::vector<operation> with_stop_tokens;
 
 std::vector<operation> operations() {
   std::vector<operation> all;
-  for (const auto* some : {&of_leaders, &of_followers, &of_the_refused, &on_executors,
-                           &beside_calls, &with_stop_tokens}) {
+  for (const auto* some : {&of_leaders, &of_followers, &of_the_refused, &on_executors, &of_many,
+                           &asynchronous, &beside_calls, &with_stop_tokens}) {
     all.insert(all.end(), some->begin(), some->end());
   }
+  for (const operation& o : async_operations()) all.push_back(o);
   return all;
 }
 

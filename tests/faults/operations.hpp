@@ -29,6 +29,8 @@ struct operation {
 };
 
 std::vector<operation> operations();
+/// Those of callers that are not threads.
+std::vector<operation> async_operations();
 
 }  // namespace faults
 

@@ -12,6 +12,7 @@
 #include <exception>
 #include <future>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <system_error>
 #include <utility>
@@ -72,6 +73,38 @@ class world {
   std::shared_future<value> do_async(const key& k, const Executor& executor, const Fn& fn) {
     ++entries_;
     return g.do_async(k, executor, fn);
+  }
+  template <class Start, class Done>
+  void async_call(const key& k, const singleflight::async_options& options, const Start& start,
+                  const Done& done) {
+    ++entries_;
+    g.async_call(k, singleflight::resume_inline, options, start, done);
+  }
+  [[nodiscard]] auto lead_or_follow(const key& k) {
+    ++entries_;
+    return g.lead_or_follow(k);
+  }
+  template <class Fn>
+  [[nodiscard]] auto co_call(const key& k, const Fn& fn) {
+    ++entries_;
+    return g.co_call(k, singleflight::resume_inline, fn);
+  }
+
+  template <class On, class Start, class Done>
+  void async_call(const key& k, const On& on, const singleflight::async_options& options,
+                  const Start& start, Done done) {
+    ++entries_;
+    g.async_call(k, on, options, start, std::move(done));
+  }
+  template <class On, class Load>
+  auto co_call(const key& k, const On& on, const singleflight::async_options& options,
+               const Load& load) {
+    ++entries_;
+    return g.co_call(k, on, options, load);
+  }
+  auto lead_or_follow(const key& k) {
+    ++entries_;
+    return g.lead_or_follow(k);
   }
 
   // For the caller under test.

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <new>
+#include <random>
 #include <singleflight/fleet.hpp>
 #include <singleflight/group.hpp>
 #include <stdexcept>
@@ -343,6 +344,58 @@ TEST(FleetFailure, OfALeaseThatIsTooShortCostsOneLoadMore) {
   all.join();
   EXPECT_EQ(loads, 2);
   EXPECT_EQ(fleet.leases.value("k"), "v");
+}
+
+// Whatever leaders elsewhere do, a caller waits no longer than `max_wait`. Time passes only while it
+// waits, and in its loader not at all.
+TEST(FleetFailure, OfOthersMakesNobodyWaitLongerThanAllowed) {
+  constexpr unsigned seed = 20130429;
+  std::mt19937 random(seed);
+  for (int run = 0; run < 2000; ++run) {
+    SCOPED_TRACE("run " + std::to_string(run));
+    const std::chrono::milliseconds lease(1 + random() % 300);
+    const std::chrono::milliseconds max_wait(random() % 500);
+    processes fleet(
+        1, {.lease = lease, .max_wait = max_wait, .attempts = 1 + random() % 5, .jitter = 0});
+    memory_leases& leases = fleet.leases;
+    std::string token;  // of whoever leads
+    const auto lead = [&] {
+      token = std::to_string(random());
+      (void)leases.enter("k", token, lease);
+    };
+    lead();
+    leases.meanwhile = [&] {
+      switch (random() % 8) {
+        case 0:
+          (void)leases.fill("k", token, "v", a_while * (random() % 2), 1000ms);
+          break;
+        case 1:
+          (void)leases.release("k", token, 1000ms);
+          break;
+        case 2:
+          leases.evict_lease("k");
+          break;
+        case 3:
+          (void)leases.invalidate("k");
+          break;
+        case 4:
+          leases.flush();
+          break;
+        default:
+          break;
+      }
+      lead();
+    };
+    leases.faults = [&](operation what, std::string_view) {
+      if (what != operation::wait || random() % 8 != 0) return fault::none;
+      return random() % 2 == 0 ? fault::refused : fault::unreachable;
+    };
+    const auto begin = leases.now();
+    const std::string value = fleet[0].load("k", a_while, [] { return "mine"; });
+    EXPECT_TRUE(value == "mine" || value == "v") << value;
+    EXPECT_LE(leases.now() - begin, max_wait);
+    if (testing::Test::HasFailure()) return;
+  }
 }
 
 // With the store down, the group in front is what remains: one load in each process, whatever the

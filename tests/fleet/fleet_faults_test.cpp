@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Several processes, a real Redis, and everything that can fail
-// between them: no caller fails, no process loads a key twice at once, no value is of another key,
+// Several processes, a real Redis, and everything that can fail between them: no caller fails, no process loads a key twice at once, no value is of another key,
 // and when all is well again there is one load.
 //
 // With SINGLEFLIGHT_FLEET_FULL in the environment, as tests/fleet/run --full sets it, it tries all
@@ -13,7 +12,12 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <functional>
+#include <future>
+#include <memory>
 #include <singleflight/redis_leases.hpp>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -73,6 +77,25 @@ void await_stored(worker& process, const redis_server& redis) {
       "loads to be stored again");
 }
 
+/// One process leads a load, another one comes. Whatever happens meanwhile, both are answered: the
+/// first with what its loader returned, the other with that, or with what its own did.
+void expect_both_answered(
+    worker& leader, worker& other, const std::string& key,
+    const std::function<void()>& while_one_leads = [] {},
+    const std::function<void()>& while_another_waits = [] {}) {
+  const std::string first = leader.load(key, 60'000, "hold");
+  leader.await_loading(first);
+  while_one_leads();
+  const std::string second = other.load(key, 60'000, "value");
+  support::await([&] { return other.stats()["waiting"] == 1 || other.has_loaded(second); },
+                 "the other to wait, or to load");
+  while_another_waits();
+  leader.end(first, "v");
+  EXPECT_EQ(leader.result(first), "v");
+  const std::string got = other.result(second);
+  EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+}
+
 // One process leads, the other waits; one operation of one of them meets a fault, once or always.
 TEST(FleetFaults, OfTheNetworkNeverReachACaller) {
   redis_server redis;
@@ -96,15 +119,7 @@ TEST(FleetFaults, OfTheNetworkNeverReachACaller) {
           if (spoiled.what == fault::refuse) network.forget_connections();
           network.set(spoiled.what, spoiled.what == fault::refuse ? "" : operation.text, times,
                       300ms);
-          const std::string first = leader.load(key, 60'000, "hold");
-          leader.await_loading(first);
-          const std::string second = other.load(key, 60'000, "value");
-          support::await([&] { return other.stats()["waiting"] == 1 || other.has_loaded(second); },
-                         "the other to wait, or to load");
-          leader.end(first, "v");
-          EXPECT_EQ(leader.result(first), "v");
-          const std::string got = other.result(second);
-          EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+          expect_both_answered(leader, other, key);
           network.clear();
           await_well(leader);
           await_well(other);
@@ -162,19 +177,12 @@ TEST(FleetFaults, OfTheServerNeverReachACaller) {
     for (const int step : {0, 1, 2}) {  // before the entry; while one leads; while another waits
       SCOPED_TRACE(std::string(how.name) + ", step " + std::to_string(step));
       const std::string key = "key" + std::to_string(++number);
-      if (step == 0) how.break_it(redis);
-      const std::string first = fleet[0].load(key, 60'000, "hold");
-      fleet[0].await_loading(first);
-      if (step == 1) how.break_it(redis);
-      const std::string second = fleet[1].load(key, 60'000, "value");
-      support::await(
-          [&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(second); },
-          "the other to wait, or to load");
-      if (step == 2) how.break_it(redis);
-      fleet[0].end(first, "v");
-      EXPECT_EQ(fleet[0].result(first), "v");
-      const std::string got = fleet[1].result(second);
-      EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+      const auto break_at = [&](int when) {
+        if (step == when) how.break_it(redis);
+      };
+      break_at(0);
+      expect_both_answered(
+          fleet[0], fleet[1], key, [&] { break_at(1); }, [&] { break_at(2); });
       how.mend_it(redis);
       await_well(fleet[0]);
       await_well(fleet[1]);
@@ -293,6 +301,142 @@ TEST(FleetFaults, AFailoverCostsOneLoadMore) {
   EXPECT_EQ(replica.text({"GET", "j"}), "value-of-" + after);
 }
 
+/// Watches a master, and promotes its replica half a second after it has gone.
+class sentinel {
+ public:
+  explicit sentinel(int master) : port_(fleet_tests::free_port()) {
+    const std::string file = directory_.path() + "/sentinel.conf";
+    std::ofstream(file) << "port " << port_ << "\nbind 127.0.0.1\ndir " << directory_.path()
+                        << "\nlogfile sentinel.log\nsentinel monitor m 127.0.0.1 " << master
+                        << " 1\nsentinel down-after-milliseconds m 500\n"
+                        << "sentinel failover-timeout m 3000\n";
+    process_ = std::make_unique<fleet_tests::child>(
+        fleet_tests::redis_program(), std::vector<std::string>{"redis-server", file, "--sentinel"});
+    support::await(
+        [&] {
+          return fleet_tests::ask(port_, {"SENTINEL", "REPLICAS", "m"}).list.size() == 1;
+        },
+        "the sentinel to know the replica");
+  }
+
+  /// Waits until that server is the master.
+  void await_master(int port) const {
+    support::await(
+        [&] {
+          const auto address =
+              fleet_tests::ask(port_, {"SENTINEL", "GET-MASTER-ADDR-BY-NAME", "m"});
+          return address.list.size() == 2 && address.list[1].text == std::to_string(port);
+        },
+        "the sentinel to promote the replica");
+  }
+
+ private:
+  const int port_;
+  const fleet_tests::temporary_directory directory_;
+  std::unique_ptr<fleet_tests::child> process_;  // the last member: it ends before its directory
+};
+
+// The same, by a sentinel, while a crowd asks for others: the name leads to the new master when
+// the sentinel says so. Meanwhile each process loads for itself.
+TEST(FleetFaults, APromotionByASentinelReachesNoCaller) {
+  redis_server master({"--repl-diskless-sync-delay", "0"});
+  redis_server replica({"--replicaof", "127.0.0.1 " + std::to_string(master.port())});
+  support::await(
+      [&] {
+        return replica.text({"INFO", "replication"}).find("link_status:up") != std::string::npos;
+      },
+      "the replica");
+  const sentinel watches(master.port());
+  fault_proxy name(master.port());
+  workers fleet(3, name.port(), impatient);
+  const std::string old = fleet[0].load("k", 60'000, "hold");
+  fleet[0].await_loading(old);
+  const std::string waits = fleet[1].load("k", 60'000, "value");
+  support::await([&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(waits); },
+                 "the other to wait, or to load");
+  const std::string storm = fleet.begin_storm("4 5 3000 1000 30 0");
+  master.kill();
+  EXPECT_EQ(fleet[1].result(waits), "value-of-" + waits);
+  watches.await_master(replica.port());
+  name.lead_to(replica.port());
+  for (std::size_t i = 0; i < fleet.size(); ++i) await_well(fleet[i]);
+  fleet[0].end(old, "v");
+  EXPECT_EQ(fleet[0].result(old), "v");
+  for (std::size_t i = 0; i < fleet.size(); ++i) await_stored(fleet[i], replica);
+  const auto came_of_it = fleet.end_storm(storm);
+  EXPECT_EQ(came_of_it.overlaps_in_process, 0);
+  EXPECT_EQ(came_of_it.wrong, 0);
+  EXPECT_EQ(came_of_it.failed, 0);
+}
+
+/// A network of its own with a Redis in it, whose link can be cut: then packets vanish without a word.
+/// Only root can make one, and not in every container.
+class far_network {
+ public:
+  far_network() {
+    made_ = run("ip netns add " + name_) &&
+            run("ip link add " + name_ + " type veth peer name eth0 netns " + name_) &&
+            run("ip address add " + prefix_ + "1/30 dev " + name_) &&
+            run("ip link set " + name_ + " up") &&
+            run("ip -n " + name_ + " address add " + address() + "/30 dev eth0") && mend();
+    if (!made_) return;
+    // Debian's other name for the server says what it is to do.
+    const std::string server = directory_.path() + "/redis-server";
+    std::filesystem::create_symlink(fleet_tests::redis_program(), server);
+    redis_ = std::make_unique<fleet_tests::child>(
+        "/bin/sh", std::vector<std::string>{"sh", "-c",
+                                            "exec ip netns exec " + name_ + " " + server +
+                                                " --bind " + address() +
+                                                " --protected-mode no --save '' --logfile "
+                                                "redis.log --dir " +
+                                                directory_.path()});
+  }
+  far_network(const far_network&) = delete;
+  far_network& operator=(const far_network&) = delete;
+  ~far_network() {
+    redis_.reset();
+    run("ip link delete " + name_);
+    run("ip netns delete " + name_);
+  }
+
+  [[nodiscard]] bool made() const noexcept { return made_; }
+  [[nodiscard]] std::string address() const { return prefix_ + "2"; }
+  bool cut() const { return run("ip -n " + name_ + " link set eth0 down"); }
+  bool mend() const { return run("ip -n " + name_ + " link set eth0 up"); }
+
+ private:
+  static bool run(const std::string& command) {
+    return std::system(("PATH=$PATH:/sbin:/usr/sbin; " + command + " 2>/dev/null").c_str()) == 0;
+  }
+
+  const std::string name_ = "sf" + std::to_string(getpid());
+  const std::string prefix_ = "198.18." + std::to_string(getpid() % 256) + ".";
+  const fleet_tests::temporary_directory directory_;
+  bool made_ = false;
+  std::unique_ptr<fleet_tests::child> redis_;
+};
+
+// No reset and no refusal, only silence: one caller pays for it, once, and the server is found again.
+TEST(FleetFaults, OfALinkThatIsDownReachNoCaller) {
+  const far_network network;
+  if (!network.made()) GTEST_SKIP() << "it needs root and the right to make a network namespace";
+  singleflight::hiredis_client client(
+      {.host = network.address(), .timeout = 100ms, .longest_pause = 20ms});
+  leases store(client);
+  singleflight::fleet<std::string, leases> fleet(store);
+  support::await([&] { return client.up(); }, "Redis");
+  EXPECT_EQ(fleet.load("k", 60s, [] { return "v"; }), "v");
+  EXPECT_EQ(fleet.stats().led, 1U);
+  ASSERT_TRUE(network.cut());
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(fleet.load("j", 60s, [] { return "mine"; }), "mine");
+  EXPECT_EQ(fleet.stats().unreachable, 10U);
+  EXPECT_FALSE(client.up());
+  ASSERT_TRUE(network.mend());
+  support::await([&] { return client.up(); }, "Redis to be found again");
+  EXPECT_EQ(fleet.load("k", 60s, [] { return "new"; }), "v");
+  EXPECT_EQ(fleet.load("j", 60s, [] { return "new"; }), "new");
+}
+
 // What Redis refuses: the caller gets its value at once, and the refusal is counted by its name.
 TEST(FleetFaults, RefusalsOfRedisAreCountedByName) {
   struct way {
@@ -345,6 +489,41 @@ TEST(FleetFaults, RefusalsOfRedisAreCountedByName) {
   }
 }
 
+// The permissions that the page names are all that it takes.
+TEST(FleetFaults, ThePermissionsThatArePublishedAreEnough) {
+  redis_server redis;
+  (void)redis.reply({"ACL", "SETUSER", "app", "on", ">secret", "~*", "+get", "+set", "+del",
+                     "+pttl", "+pexpire", "+xadd", "+xread", "+eval", "+evalsha", "+ping"});
+  auto options = redis.options();
+  options.user = "app";
+  options.password = "secret";
+  singleflight::hiredis_client client(options);
+  leases store(client);
+  singleflight::fleet<std::string, leases> one(store);
+  singleflight::fleet<std::string, leases> other(store);
+  for (const auto lifetime : {0ms, 60'000ms}) {
+    const std::string key = "key" + std::to_string(lifetime.count());
+    std::promise<void> loading;
+    support::threads leader(1, [&](std::size_t) {
+      EXPECT_EQ(one.load(key, lifetime,
+                         [&] {
+                           loading.set_value();
+                           support::await([&] { return other.stats().waiting == 1; }, "the other");
+                           return "v";
+                         }),
+                "v");
+    });
+    loading.get_future().wait();
+    EXPECT_EQ(other.load(key, lifetime, [] { return "not v"; }), "v");
+    leader.join();
+  }
+  EXPECT_THROW((void)one.load("j", 60s, []() -> std::string { throw std::runtime_error("no"); }),
+               std::runtime_error);
+  EXPECT_TRUE(one.invalidate("k"));
+  EXPECT_TRUE(store.refusals().empty());
+  EXPECT_TRUE(client.up());
+}
+
 // A permission that only the commands of a script need.
 TEST(FleetFaults, APermissionThatIsMissingIsRefused) {
   for (const std::string command : {"get", "set", "pttl", "del", "xadd", "pexpire", "xread"}) {
@@ -352,15 +531,7 @@ TEST(FleetFaults, APermissionThatIsMissingIsRefused) {
     redis_server redis;
     workers fleet(2, redis.port(), {{"max_wait", 500}});
     (void)redis.reply({"ACL", "SETUSER", "default", "-" + command});
-    const std::string first = fleet[0].load("k", 60'000, "hold");
-    fleet[0].await_loading(first);
-    const std::string second = fleet[1].load("k", 60'000, "value");
-    support::await([&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(second); },
-                   "the other to wait, or to load");
-    fleet[0].end(first, "v");
-    EXPECT_EQ(fleet[0].result(first), "v");
-    const std::string got = fleet[1].result(second);
-    EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+    expect_both_answered(fleet[0], fleet[1], "k");
     const std::string refusals = fleet[0].ask("refusals") + "," + fleet[1].ask("refusals");
     EXPECT_TRUE(refusals == "NOPERM," || refusals == ",NOPERM" || refusals == "NOPERM,NOPERM")
         << refusals;
@@ -394,15 +565,7 @@ TEST(FleetFaults, OneNodeOfAClusterTakesAllKeysOfALoadInOneSlot) {
   for (const std::string key :
        {"k", "a{b", "{tag}k", "k{tag}", "a{b}c{d}", "{{x}}", "a{}b", "{}{x}", "a}b", "}", "{}"}) {
     SCOPED_TRACE(key);
-    const std::string first = fleet[0].load(key, 60'000, "hold");
-    fleet[0].await_loading(first);
-    const std::string second = fleet[1].load(key, 60'000, "value");
-    support::await([&] { return fleet[1].stats()["waiting"] == 1 || fleet[1].has_loaded(second); },
-                   "the other to wait, or to load");
-    fleet[0].end(first, "v");
-    EXPECT_EQ(fleet[0].result(first), "v");
-    const std::string got = fleet[1].result(second);
-    EXPECT_TRUE(got == "v" || got == "value-of-" + second) << got;
+    expect_both_answered(fleet[0], fleet[1], key);
     EXPECT_EQ(fleet[0].ask("invalidate", key), "yes");
   }
   EXPECT_EQ(fleet[0].ask("refusals"), "NOSLOT");  // and no CROSSSLOT

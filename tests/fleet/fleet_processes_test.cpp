@@ -98,6 +98,41 @@ TEST_F(FleetProcesses, TakeOverFromALeaderThatWasKilled) {
   EXPECT_EQ(loads, 1);
 }
 
+// Who waits owns nothing.
+TEST_F(FleetProcesses, AreNotHeldUpByOneThatWasKilledWhileItWaited) {
+  workers fleet(3, redis.port());
+  const std::string leader = fleet[0].load("k", 60'000, "hold");
+  fleet[0].await_loading(leader);
+  (void)fleet[1].load("k", 60'000, "value");
+  const std::string other = fleet[2].load("k", 60'000, "value");
+  fleet.await_waiting(2);
+  fleet[1].kill();
+  fleet[0].end(leader, "v");
+  EXPECT_EQ(fleet[2].result(other), "v");
+  EXPECT_EQ(redis.text({"GET", "k"}), "v");
+}
+
+// As while it is rolled out: a process without a fleet makes its own load, and its value is there for
+// all. Neither keeps the other waiting, and nothing is left.
+TEST_F(FleetProcesses, ShareTheCacheWithProcessesThatHaveNoFleet) {
+  workers fleet(2, redis.port());
+  worker old(redis.port(), {{"fleet", 0}});
+  const std::string leader = fleet[0].load("k", 60'000, "hold");
+  fleet[0].await_loading(leader);
+  const std::string waits = fleet[1].load("k", 60'000, "value");
+  fleet.await_waiting(1);
+  const std::string own = old.load("k", 60'000, "value");
+  EXPECT_EQ(old.result(own), "value-of-" + own);
+  EXPECT_EQ(fleet[1].result(waits), "value-of-" + own);  // when its slice is over
+  fleet[0].end(leader, "later");
+  EXPECT_EQ(fleet[0].result(leader), "later");
+  EXPECT_EQ(redis.text({"GET", "k"}), "value-of-" + own);
+  EXPECT_EQ(redis.text({"GET", "sf1:{k}"}), "(nil)");
+  EXPECT_EQ(old.result(old.load("j", 60'000, "value")).substr(0, 9), "value-of-");
+  EXPECT_EQ(fleet[0].result(fleet[0].load("j", 60'000, "value")), redis.text({"GET", "j"}));
+  EXPECT_EQ(fleet[0].stats()["hits"], 1);
+}
+
 TEST_F(FleetProcesses, RefuseTheResultOfALeaderThatWasStoppedForTooLong) {
   workers fleet(3, redis.port(), {{"lease", 200}});
   const std::string stopped = fleet[0].load("k", 60'000, "hold");

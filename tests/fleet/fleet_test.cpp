@@ -276,6 +276,25 @@ TEST(Fleet, HasOneTakeOverWhenTheLeaseEnds) {
   EXPECT_EQ(fleet[0].stats().lost_fills, 1U);
 }
 
+// With the defaults: a leader dies, another process takes over and needs nearly all of its lease, and
+// who has waited all the time still gets its value.
+TEST(Fleet, WaitsByDefaultForTheOneThatTakesOver) {
+  processes fleet(3);
+  held_load dead(fleet.leases, fleet[0], "k");
+  const auto begin = fleet.leases.now();
+  std::unique_ptr<held_load> second;
+  fleet.leases.meanwhile = [&] {
+    const auto passed = fleet.leases.now() - begin;
+    if (second == nullptr && passed >= fleet_options().lease - 100ms) {
+      fleet.leases.advance(100ms);  // the lease has ended
+      second = std::make_unique<held_load>(fleet.leases, fleet[1], "k");
+    }
+    if (passed == 2 * fleet_options().lease - 100ms) second->end("second");
+  };
+  EXPECT_EQ(fleet[2].load("k", a_while, not_called), "second");
+  EXPECT_EQ(fleet[2].stats().followed, 1U);
+}
+
 TEST(Fleet, RunsItsOwnLoaderWhenItHasWaitedLongEnough) {
   processes fleet(2, {.lease = 60'000ms, .max_wait = 350ms});
   held_load slow(fleet.leases, fleet[0], "k");

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Breaks the headers of the fleet on purpose, one change at a time, and expects the tests to fail.
 
-    tests/fleet/mutants.py <build directory> [part]
+    tests/fleet/mutants.py BUILD-DIRECTORY [PART]
 
 The build directory is made for it, and gets a copy of the headers. Each change names the text and what it
 becomes; each part the file and the programs that must notice."""
@@ -205,7 +205,7 @@ def configure(build):
 
 
 def main(build, only=None):
-    bad = 0
+    made = killed = 0
     include = configure(build)
     for part, (file, programs, mutants) in PARTS.items():
         if only not in (None, part):
@@ -213,8 +213,10 @@ def main(build, only=None):
         for what, old, new in mutants:
             result = survives(build, include / file, programs, old, new)
             print(f"{'killed' if result is None else result}: {part}: {what}", flush=True)
-            bad += result is not None
-    sys.exit(1 if bad else 0)
+            made += 1
+            killed += result is None
+    print(f"{killed} of {made} mutants of the fleet killed")
+    sys.exit(killed < made)
 
 
 main(*sys.argv[1:])

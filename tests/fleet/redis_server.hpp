@@ -78,13 +78,45 @@ class child {
   pid_t id_ = 0;
 };
 
-/// The server is in Debian's redis-server, and by another name in its redis-tools.
+/// The server is in Debian's redis-server, and by another name in its redis-tools. Another one, as
+/// valkey-server, may be named by SINGLEFLIGHT_REDIS.
 inline std::string redis_program() {
+  if (const char* const other = std::getenv("SINGLEFLIGHT_REDIS")) return other;
   for (const char* path : {"/usr/bin/redis-server", "/usr/bin/redis-check-rdb"}) {
     if (access(path, X_OK) == 0) return path;
   }
   throw std::runtime_error("there is no redis-server");
 }
+
+/// What a server answers to a command, on a connection of its own.
+inline singleflight::redis_reply ask(int port, const std::vector<std::string_view>& command) {
+  using namespace std::chrono_literals;
+  std::string why;
+  const auto connection = singleflight::detail::redis_connection::open(
+      {.port = port}, "127.0.0.1", 0, std::chrono::steady_clock::now() + 5s, why);
+  if (connection == nullptr) return {.text = why};
+  return connection->command(command, std::chrono::steady_clock::now() + 5s);
+}
+
+/// A directory that ends with this.
+class temporary_directory {
+ public:
+  temporary_directory() {
+    std::string pattern = std::filesystem::temp_directory_path() / "singleflight-fleet-XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
+    path_ = pattern;
+  }
+  temporary_directory(const temporary_directory&) = delete;
+  temporary_directory& operator=(const temporary_directory&) = delete;
+  ~temporary_directory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+
+ private:
+  std::string path_;
+};
 
 using options_of_redis = std::vector<std::string>;
 
@@ -92,23 +124,21 @@ class redis_server {
  public:
   explicit redis_server(options_of_redis options = {}, int port = free_port())
       : port_(port), options_(std::move(options)) {
-    std::string pattern = std::filesystem::temp_directory_path() / "singleflight-fleet-XXXXXX";
-    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
-    directory_ = pattern;
     start();
-  }
-  redis_server(const redis_server&) = delete;
-  redis_server& operator=(const redis_server&) = delete;
-  ~redis_server() {
-    process_.reset();
-    std::error_code ignored;
-    std::filesystem::remove_all(directory_, ignored);
   }
 
   void start() {
-    std::vector<std::string> arguments{
-        "redis-server", "--port",   std::to_string(port_), "--bind",   "127.0.0.1", "--save", "",
-        "--dir",        directory_, "--logfile",           "redis.log"};
+    std::vector<std::string> arguments{"redis-server",
+                                       "--port",
+                                       std::to_string(port_),
+                                       "--bind",
+                                       "127.0.0.1",
+                                       "--save",
+                                       "",
+                                       "--dir",
+                                       directory_.path(),
+                                       "--logfile",
+                                       "redis.log"};
     arguments.insert(arguments.end(), options_.begin(), options_.end());
     process_ = std::make_unique<child>(redis_program(), std::move(arguments));
     support::await([&] { return reply({"PING"}).what != singleflight::redis_reply::kind::none; },
@@ -120,7 +150,7 @@ class redis_server {
 
   /// It can no longer save what it has, and notices.
   void lose_directory() const {
-    std::filesystem::remove_all(directory_);
+    std::filesystem::remove_all(directory_.path());
     support::await(
         [&] {
           (void)reply({"BGSAVE"});
@@ -137,16 +167,12 @@ class redis_server {
   }
 
   /// What it answers to a command, on a connection of its own.
-  [[nodiscard]] singleflight::redis_reply reply(std::vector<std::string_view> command) const {
-    using namespace std::chrono_literals;
-    std::string why;
-    const auto connection = singleflight::detail::redis_connection::open(
-        {.port = port_}, "127.0.0.1", 0, std::chrono::steady_clock::now() + 5s, why);
-    if (connection == nullptr) return {.text = why};
-    return connection->command(command, std::chrono::steady_clock::now() + 5s);
+  [[nodiscard]] singleflight::redis_reply reply(
+      const std::vector<std::string_view>& command) const {
+    return ask(port_, command);
   }
-  std::string text(std::vector<std::string_view> command) const {
-    const auto got = reply(std::move(command));
+  [[nodiscard]] std::string text(const std::vector<std::string_view>& command) const {
+    const auto got = reply(command);
     if (got.what == singleflight::redis_reply::kind::nil) return "(nil)";
     if (got.what == singleflight::redis_reply::kind::number) return std::to_string(got.number);
     return got.text;
@@ -173,8 +199,8 @@ class redis_server {
  private:
   const int port_;
   const options_of_redis options_;
-  std::string directory_;
-  std::unique_ptr<child> process_;
+  const temporary_directory directory_;
+  std::unique_ptr<child> process_;  // the last member: it ends before its directory
 };
 
 }  // namespace fleet_tests

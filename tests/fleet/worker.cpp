@@ -4,12 +4,14 @@
 //
 //   load <id> <key> <lifetime> <how>  how: value (the loader returns at once), throw, hold (it
 //                                     waits for `end` or `fail`), or a key, which the loader loads
-//                                     after an `end` end <id> <value>, fail <id>       for a loader
-//                                     that waits find <id> <key>                   a GET invalidate
-//                                     <id> <key> stats <id>, refusals <id> meet <id> <key> <time>
-//                                     <microseconds> <lifetime>  a load at that time, by a clock
-//                                     that all share storm <id> <threads> <keys> <loads>
-//                                     <microseconds> <lifetime> <failing %>
+//                                     after an `end`
+//   end <id> <value>, fail <id>       for a loader that waits
+//   find <id> <key>                   a GET
+//   invalidate <id> <key>
+//   stats <id>, refusals <id>
+//   meet <id> <key> <time> <microseconds> <lifetime>
+//                                     a load at that time, by a clock that all share
+//   storm <id> <threads> <keys> <loads> <microseconds> <lifetime> <failing %>
 //
 // It says `loading <id>` when a loader runs, `value <id> <value>` or `error <id> <what>` when a
 // load has ended, `done <id> …` for the others.
@@ -117,7 +119,7 @@ class worker {
   void load(const std::string& id, const std::string& key, long lifetime, const std::string& how) {
     try {
       const std::string value = flights_.do_call(key, [&] {
-        return fleet_.load(key, milliseconds(lifetime), [&]() -> std::string {
+        return load_shared(key, milliseconds(lifetime), [&]() -> std::string {
           say("loading " + id);
           if (how == "value") return "value-of-" + id;
           if (how == "throw") throw loader_failed();
@@ -151,6 +153,18 @@ class worker {
     return text.str();
   }
 
+  /// Shares the load with the other processes; with the option `fleet 0` it looks again and loads.
+  template <class Fn>
+  std::string load_shared(const std::string& key, milliseconds lifetime, const Fn& fn) {
+    if (option("fleet", 1) != 0) return fleet_.load(key, lifetime, fn);
+    const auto hit = client_.execute({"GET", key});
+    if (hit.what == singleflight::redis_reply::kind::text) return hit.text;
+    std::string value = fn();
+    const std::string ms = std::to_string(lifetime.count());
+    if (lifetime > milliseconds(0)) (void)client_.execute({"SET", key, value, "PX", ms});
+    return value;
+  }
+
   /// Says when the loader ended, if it ran, and when the load returned.
   void meet(const std::string& line) {
     std::istringstream words(line);
@@ -163,7 +177,7 @@ class worker {
     words >> verb >> id >> key >> at >> microseconds >> lifetime;
     std::this_thread::sleep_until(clock::time_point(std::chrono::nanoseconds(at)));
     std::int64_t ended = 0;
-    const std::string value = fleet_.load(key, milliseconds(lifetime), [&] {
+    const std::string value = load_shared(key, milliseconds(lifetime), [&] {
       std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
       ended = clock::now().time_since_epoch().count();
       return key;
@@ -203,7 +217,7 @@ class worker {
             if (hit.what != singleflight::redis_reply::kind::text) {
               value = flights_.do_call(key, [&] {
                 ++entries;
-                return fleet_.load(key, milliseconds(lifetime), [&] {
+                return load_shared(key, milliseconds(lifetime), [&] {
                   const auto from = clock::now();
                   std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
                   const bool fails = random() % 100 < failing;

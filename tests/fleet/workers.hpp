@@ -189,6 +189,7 @@ class workers {
   /// A storm, and what came of it.
   struct outcome {
     long loads = 0;
+    long herds = 0;                // of them those that began while no other of their key ran
     long overlaps = 0;             // loads of a key that ran at the same time, anywhere
     long overlaps_in_process = 0;  // the same, in one process
     long wrong = 0;                // values of another key
@@ -228,7 +229,13 @@ class workers {
     std::sort(spans.begin(), spans.end(), [](const span& a, const span& b) {
       return std::pair(a.key, a.begin) < std::pair(b.key, b.begin);
     });
+    std::int64_t until = 0;
     for (std::size_t i = 0; i < spans.size(); ++i) {
+      if (i == 0 || spans[i].key != spans[i - 1].key || spans[i].begin >= until) {
+        ++all.herds;
+        until = 0;
+      }
+      until = std::max(until, spans[i].end);
       for (std::size_t j = i + 1; j < spans.size() && spans[j].key == spans[i].key; ++j) {
         if (spans[j].begin >= spans[i].end) continue;
         ++all.overlaps;

@@ -30,10 +30,11 @@ LEFT_OUT = re.compile(
 # Names of which one can stand for another, each within its scope: a name, or several scopes of one name.
 CIRCLES = {
     "errc": [["timed_out", "operation_canceled", "resource_deadlock_would_occur",
-              "resource_unavailable_try_again", "owner_dead"]],
+              "resource_unavailable_try_again", "owner_dead", "no_such_file_or_directory"]],
     "reason": [["deadline", "stop", "circle", "full", "newer_call", "caller_gone", "leader_exited",
-                "task_dropped", "leader_gone", "nobody_waits", "lost_in_fork"]],
-    "group_stats": [["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded"]],
+                "task_dropped", "leader_gone", "nobody_waits", "no_value", "lost_in_fork"]],
+    "group_stats": [["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded",
+                    "batches"]],
     "phase": [["made", "starting", "given_up", "open", "claimed", "ended"],  # of an owned_call
               ["entering", "starting", "waiting", "stopped"]],  # of an async_wait
     "entered": [["waits", "begun", "ready"]],

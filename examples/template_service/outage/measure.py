@@ -118,6 +118,32 @@ class QueryHistory:
         return executions
 
 
+def all_spans(executions):
+    """All queries for each key, of whatever process, with the time in seconds since the first of all.
+
+    The first request of a run finds an empty cache, so the first query tells when the run has begun."""
+    first = min((start for spans in executions.values() for start, _ in spans), default=0)
+    keys = collections.defaultdict(list)
+    for (template, locale, _), spans in executions.items():
+        keys[int(template), locale] += [((start - first) / 1e12, (end - first) / 1e12)
+                                        for start, end in spans]
+    return keys
+
+
+def herds(spans):
+    """(time, queries) of each herd: of a query that began while no other for its key ran, with those
+    that began until all of them had ended."""
+    found = []
+    until = -1.0
+    for start, end in sorted(spans):
+        if start >= until:
+            found.append([start, 0])
+            until = end
+        found[-1][1] += 1
+        until = max(until, end)
+    return found
+
+
 def most_at_once(spans):
     """How many of the executions ran at the same time, at most."""
     # An end and a start at the same instant are one after the other.

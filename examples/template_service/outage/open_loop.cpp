@@ -41,6 +41,7 @@ struct settings {
   std::uint32_t seed = 20'130'429;
   long timeout_ms = 3000;
   long connections = 200;
+  std::size_t herd = 0;
 };
 
 void check(CURLcode code) {
@@ -117,7 +118,7 @@ class open_loop {
         start_ + std::chrono::duration_cast<clock::duration>(seconds(chosen_.length));
     clock::time_point due = start_;
     while (due < end || running_ > 0) {
-      for (; due < end && due <= clock::now(); due += next_gap()) send(due);
+      for (; due < end && due <= clock::now(); due += next_gap()) arrive(due);
       if (due < end) alarm_.set(due);
       advance(due < end);
     }
@@ -134,15 +135,20 @@ class open_loop {
     return std::chrono::duration_cast<clock::duration>(seconds(gap_(random_)));
   }
 
-  void send(clock::time_point due) {
+  /// A request for an id of the distribution, or a herd for the next id.
+  void arrive(clock::time_point due) {
+    if (chosen_.herd == 0) return send(due, ids_(random_));
+    ++last_id_;
+    for (std::size_t i = 0; i < chosen_.herd * chosen_.servers.size(); ++i) send(due, last_id_);
+  }
+
+  void send(clock::time_point due, std::uint32_t id) {
     if (free_.empty()) free_.push_back(&all_.emplace_back(chosen_.timeout_ms));
     request& next = *free_.back();
     free_.pop_back();
     next.due = due;
-    // As by a load balancer that hashes: an id is always sent to the same server.
-    const auto id = ids_(random_);
-    const std::string url = chosen_.servers[id % chosen_.servers.size()] +
-                            "/template-details?locale=de&id=" + std::to_string(id);
+    const std::string& server = chosen_.servers[sent_++ % chosen_.servers.size()];  // in turn
+    const std::string url = server + "/template-details?locale=de&id=" + std::to_string(id);
     check(curl_easy_setopt(next.easy.get(), CURLOPT_URL, url.c_str()));
     check(curl_multi_add_handle(multi_.get(), next.easy.get()));
     ++running_;
@@ -182,10 +188,12 @@ class open_loop {
   std::list<request> all_;
   std::vector<request*> free_;
   std::size_t running_ = 0;
+  std::size_t sent_ = 0;
+  std::uint32_t last_id_ = 0;
 };
 
 void add_flags(CLI::App& app, settings& chosen) {
-  app.add_option("--server", chosen.servers, "where to send requests; several share the ids")
+  app.add_option("--server", chosen.servers, "where to send requests; several take turns")
       ->required();
   app.add_option("--start", chosen.start, "on the monotonic clock, in seconds; 0: now");
   app.add_option("--length", chosen.length, "in seconds")->capture_default_str();
@@ -201,6 +209,9 @@ void add_flags(CLI::App& app, settings& chosen) {
   app.add_option("--seed", chosen.seed)->capture_default_str();
   app.add_option("--timeout-ms", chosen.timeout_ms, "of a request")->capture_default_str();
   app.add_option("--connections", chosen.connections, "to each server; at most")
+      ->capture_default_str();
+  app.add_option("--herd", chosen.herd,
+                 "ids in turn, each by so many requests to every server at once")
       ->capture_default_str();
 }
 

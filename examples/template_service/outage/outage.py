@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The outage, on real servers: three services with Redis before MariaDB, a load that does not wait for
-answers, and Redis cut off; without and with coalescing."""
+answers, and Redis cut off; without coalescing, with it, and with a fleet."""
 
 import argparse
 import contextlib
@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,14 +24,15 @@ from processes import Failure
 SERVICES = 3
 CONNECTIONS = 8  # of each service, to the store
 TEMPLATES = 10_000
-SKEW = 2.2
+SKEW = 1.3
+POPULAR = 100  # templates whose queries are looked at one by one
 UPDATE_EVERY = 30  # seconds, each template
 STORE_NICENESS = 10
 SERVICE_FLAGS = [
-    "--threads=256", f"--store-connections={CONNECTIONS}", "--store-patience-ms=2000",
+    "--threads=256", f"--store-connections={CONNECTIONS}",
     # Far beyond what any machine needs: a hung store is not what is looked at here.
-    "--store-timeout-s=60", "--deadline-ms=20000", "--max-age-ms=60000", "--drain-ms=1"]
-CLIENT_TIMEOUT_MS = 20_000
+    "--store-timeout-s=60", "--deadline-ms=60000", "--max-age-ms=60000", "--drain-ms=1"]
+CLIENT_TIMEOUT_MS = 60_000
 
 
 @dataclasses.dataclass
@@ -40,6 +42,7 @@ class Timeline:
     healthy: int
     cut: int
     back: int
+    patience: int  # of a request that waits for a connection to the store
 
     @property
     def cut_at(self):
@@ -54,17 +57,38 @@ class Timeline:
         return self.back_at + self.back
 
 
-FULL = Timeline(warm=40, healthy=20, cut=20, back=20)
-QUICK = Timeline(warm=3, healthy=3, cut=4, back=2)
+# Entries live for 27 to 33 s, so those of the cold start expire in the healthy phase.
+FULL = Timeline(warm=20, healthy=20, cut=15, back=15, patience=2)
+# Nobody loses patience: a machine that is busy with other things must not fail it.
+QUICK = Timeline(warm=3, healthy=3, cut=4, back=2, patience=60)
+
+# For each act: what the services are told.
+ACTS = {"off": ("--coalesce=off", "--fleet=off"), "on": ("--coalesce=on", "--fleet=off"),
+        "fleet": ("--coalesce=on", "--fleet=on")}
 
 # For each scenario: how Redis is cut off, and how it comes back.
 SCENARIOS = {"refused": ("kill", "start"), "hanging": ("stop", "go_on")}
 
 
+# Cold templates, one after the other, each asked for by all processes at once.
+HERD = 4  # requests to each process
+HERDS_A_SECOND = 8
+
+
+@dataclasses.dataclass
+class Herds:
+    templates: int
+    processes: tuple  # one experiment for each
+
+
+FULL_HERDS = Herds(templates=40, processes=(2, 5, 10))
+QUICK_HERDS = Herds(templates=8, processes=(2,))
+
+
 @dataclasses.dataclass
 class Run:
     scenario: str
-    coalesce: str
+    act: str
     requests: list  # (due, status, latency in ms)
     rows: list      # one a second
     samples: list   # (time, counters) at the start and at the end of each second
@@ -86,11 +110,11 @@ class Stage:
         self.rate = round(overload * self.capacity)
 
     @contextlib.contextmanager
-    def services(self, redis_port, coalesce):
-        flags = [f"--coalesce={coalesce}", "--fleet=off",
-                 *processes.flags_for(redis_port, self.mariadb.port), *SERVICE_FLAGS]
+    def services(self, redis_port, act, count=SERVICES):
+        flags = [*ACTS[act], *processes.flags_for(redis_port, self.mariadb.port), *SERVICE_FLAGS,
+                 f"--store-patience-ms={1000 * self.timeline.patience}"]
         started = [processes.Service(self.fleet, f"service-{n}", self.program, flags)
-                   for n in range(1, SERVICES + 1)]
+                   for n in range(1, count + 1)]
         yield started
         for service in started:
             service.end()
@@ -116,11 +140,26 @@ class Stage:
             self.fleet.end(load)
         return (after["Com_select"] - before["Com_select"]) / (now - then)
 
-    def play(self, scenario, coalesce):
+    def queries_of_herds(self, act, count, templates):
+        """How many queries `count` processes make for a cold template, on average."""
+        redis = processes.Redis(self.fleet)
+        before = self.count_selects()
+        with self.services(redis.port, act, count) as services:
+            load = self.start_load(services, time.monotonic() + 0.1, templates / HERDS_A_SECOND,
+                                   f"--rate={HERDS_A_SECOND}", f"--herd={HERD}", stdout=subprocess.PIPE)
+            answers = list(measure.read_requests(load.stdout.read().decode().splitlines()))
+            self.fleet.end(load)
+        redis.end()
+        failed = sum(status != 200 for _, status, _ in answers)
+        if failed:
+            raise Failure(f"{failed} of {len(answers)} requests of herds failed, act {act}")
+        return (self.count_selects() - before) * HERD * count / len(answers)
+
+    def play(self, scenario, act):
         redis = processes.Redis(self.fleet)
         self.history.clear()
         selects_before = self.count_selects()
-        with self.services(redis.port, coalesce) as services:
+        with self.services(redis.port, act) as services:
             path = os.path.join(self.fleet.directory, "requests.csv")
             start = time.monotonic() + 0.5
             with open(path, "w") as out:
@@ -131,7 +170,7 @@ class Stage:
         redis.end()
         with open(path) as lines:
             requests = list(measure.read_requests(lines))
-        return Run(scenario, coalesce, requests,
+        return Run(scenario, act, requests,
                    measure.by_second(requests, samples, self.timeline.length), samples,
                    self.read_history(selects_before))
 
@@ -173,7 +212,7 @@ def sleep_until(when):
 def judge(runs):
     """Checks that hold on any machine, however slow."""
     for run in runs:
-        if run.coalesce == "off":
+        if run.act == "off":
             continue
         for key, spans in run.executions.items():
             most = measure.most_at_once(spans)
@@ -193,39 +232,45 @@ def write_csv(path, rows):
         writer.writerows(rows)
 
 
-def write_results(stage, runs, results, docs):
+def write_results(stage, runs, herds, results, docs):
     for run in runs:
-        write_csv(os.path.join(results, f"{run.scenario}-coalesce-{run.coalesce}.csv"), run.rows)
+        write_csv(os.path.join(results, f"{run.scenario}-{run.act}.csv"), run.rows)
     for scenario in SCENARIOS:
         plots.draw(results, scenario, stage.timeline)
-    table = report.table(stage, runs)
+    table = report.herds_table(herds) + "\n" + report.table(stage, runs)
     with open(os.path.join(results, "outage.md"), "w") as out:
         out.write(table)
     print(table)
     if docs:
-        report.publish(stage, runs, results, docs)
+        report.publish(stage, runs, herds, results, docs)
 
 
 def experiment(options, directory):
     timeline = QUICK if options.quick else FULL
+    herds = QUICK_HERDS if options.quick else FULL_HERDS
     runs = []
+    loads = {}  # of a cold template, for (processes, act)
     with processes.Fleet(directory) as fleet:
         print("outage: starting MariaDB, filling it, measuring what it can do", flush=True)
         stage = Stage(fleet, options.programs, timeline, options.overload)
         print(f"outage: the store answers {stage.capacity:.0f} queries/s; requests will arrive at "
               f"{stage.rate}/s", flush=True)
+        for count in herds.processes:
+            for act in ACTS:
+                loads[count, act] = stage.queries_of_herds(act, count, herds.templates)
+                print(f"outage: cold templates, {count} processes, {report.ACTS[act]}: "
+                      f"{loads[count, act]:.2f} queries each", flush=True)
         for scenario in SCENARIOS:
-            for coalesce in ("off", "on"):
-                print(f"outage: connections {scenario}, coalescing {coalesce}: "
-                      f"{timeline.length} s", flush=True)
-                runs.append(stage.play(scenario, coalesce))
-    write_results(stage, runs, options.results, options.docs)
+            for act in ACTS:
+                print(f"outage: connections {scenario}, {report.ACTS[act]}: {timeline.length} s", flush=True)
+                runs.append(stage.play(scenario, act))
+    write_results(stage, runs, loads, options.results, options.docs)
     judge(runs)
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="./dev outage", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute instead of eight; the figures "
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of ten; the figures "
                         "mean little, the checks all they do")
     parser.add_argument("--overload", type=float, default=1.5, metavar="FACTOR",
                         help="requests for each query that the store can answer (default: 1.5)")

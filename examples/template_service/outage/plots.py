@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A picture for each scenario: both runs side by side, drawn by gnuplot."""
+"""A picture for each scenario: its runs side by side, drawn by gnuplot."""
 
 import os
 import subprocess
@@ -7,10 +7,10 @@ import subprocess
 from processes import Failure
 
 SCRIPT = """
-set terminal svg size 1100,920 font "sans-serif,13" background "#ffffff"
+set terminal svg size 1400,920 font "sans-serif,13" background "#ffffff"
 set output "{output}"
 set datafile separator ","
-set multiplot layout 3,2 columnsfirst margins 0.08,0.985,0.06,0.87 spacing 0.07,0.09
+set multiplot layout 3,3 columnsfirst margins 0.075,0.99,0.06,0.87 spacing 0.05,0.09
 set xrange [{first}:{last}]
 set style fill solid 0.85 noborder
 set boxwidth 1
@@ -34,7 +34,7 @@ plot "{data}" skip 1 using ($1+0.5):($3+$4+$5) with boxes lc "#c0392b" title "no
   "" skip 1 using ($1+0.5):3 with boxes lc "#4c956c" title "200"
 unset label
 set logscale y
-set yrange [0.5:30000]
+set yrange [0.5:100000]
 set ylabel "{latency}"
 plot "{data}" skip 1 using ($1+0.5):7 with lines lw 2.5 lc "#b5651d" title "p99", \\
   "" skip 1 using ($1+0.5):6 with lines lw 2.5 lc "#2c6fbb" title "p50"
@@ -56,8 +56,8 @@ TITLES = {"refused": "Redis is killed: connections are refused",
 
 def draw(results, scenario, timeline):
     """Draws the runs of a scenario from their CSV files, without the time in which the cache warms."""
-    files = {"without coalescing": f"{scenario}-coalesce-off.csv",
-             "with coalescing": f"{scenario}-coalesce-on.csv"}
+    files = {"without coalescing": f"{scenario}-off.csv", "with coalescing": f"{scenario}-on.csv",
+             "with a fleet": f"{scenario}-fleet.csv"}
     columns = [read_columns(os.path.join(results, name), timeline.warm) for name in files.values()]
     most_answers = 1.15 * max(max(column["requests"]) for column in columns)
     most_queries = 1.15 * max(max(column["store_queries"] + column["joined"]) for column in columns)

@@ -3,6 +3,7 @@
 #define SINGLEFLIGHT_DETAIL_ASYNC_WAIT_HPP
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <future>
@@ -24,6 +25,7 @@
 #include "keep_alive.hpp"
 #include "mutex.hpp"
 #include "owned_call.hpp"
+#include "stop.hpp"
 #include "wait_graph.hpp"
 #include "waiter_list.hpp"
 
@@ -57,6 +59,12 @@ class wait_teller {
 
   virtual void tell_left(reason why) noexcept = 0;
   virtual void tell_ended(bool with_value) noexcept = 0;
+
+  template <class Call>
+  void supersedes(const Call& old) noexcept {
+    superseded = old.began;
+  }
+  std::optional<std::chrono::steady_clock::time_point> superseded;  // when the call began
 };
 
 /// Gives the waits of callers that are not threads what they need of a group.
@@ -65,6 +73,12 @@ struct async_access {
   [[nodiscard]] static entered enter(Group& group, Wait& wait, Key&& key,
                                      std::shared_ptr<Owned>& begun) {
     return group.enter_for(wait, std::forward<Key>(key), begun);
+  }
+
+  /// Returns: whether a caller may have to leave for a newer call.
+  template <class Group>
+  [[nodiscard]] static bool ages(const Group& group) noexcept {
+    return group.ages();
   }
 };
 
@@ -81,6 +95,7 @@ class async_wait : public waiter_node {
   using call_type = call<Key, Value>;
   using handle_type = call_handle<Key, Value>;
   using owned_type = owned_call<Key, Value>;
+  using clock = std::chrono::steady_clock;
 
   async_wait(kind k, wake_function* w, const async_options& options)
       : waiter_node(k, w), attempts_(options.attempts) {
@@ -94,30 +109,83 @@ class async_wait : public waiter_node {
 
   /// Leaves the call if it waits for one. To be called by the destructor of the final class, before
   /// anything of it is gone.
-  void abandon() noexcept {
+  /// Returns: false if it did not wait, or is being resumed.
+  bool abandon() noexcept {
     ignore_stops();
     tell_left(reason::caller_gone);
     if (gone_ != nullptr) *gone_ = true;
-    if (handle_ == nullptr || phase_.load() != phase::waiting) return;
+    if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
     {
       const lock guard(handle_->waiters->mutex);
-      if (!handle_->waiters->remove(*this)) return;
+      if (!handle_->waiters->remove(*this)) return false;
     }
     edge_.disconnect();
-    if (!why_) leave(reason::caller_gone);  // who was stopped has left already
+    // Who was stopped has left already.
+    if (!why_) detail::take_leave(*home_, *handle_, begun_ != nullptr, reason::caller_gone);
+    return true;
+  }
+
+  /// Makes the caller leave, on any thread: it is resumed with the reason, unless it is being resumed
+  /// already. For a newer call it leaves only if its own has not ended.
+  void leave(reason why) noexcept {
+    phase now = phase_.load();
+    while (now == phase::entering || now == phase::starting) {
+      const phase left = why == reason::deadline ? phase::late : phase::stopped;
+      if (!phase_.compare_exchange_weak(now, left)) continue;
+      if (now == phase::starting) static_cast<void>(stop_loader(leave_accounts(why)));
+      return;
+    }
+    departure out;
+    if (now == phase::waiting && take_out(why, out)) depart(std::move(out));
+  }
+
+  /// What is left to do for a caller that was taken out of the list of its call.
+  struct departure {
+    std::shared_ptr<poster> by;  // of a bound one
+    stop_source loader = no_stop_source();
+  };
+
+  /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed already.
+  [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
+    const lock home(home_->mutex);
+    if (why == reason::newer_call && handle_->running == nullptr) return false;
+    {
+      const lock guard(handle_->waiters->mutex);
+      if (!handle_->waiters->remove(*this)) return false;
+      if (how == kind::bound) out.by = std::move(by);
+    }
+    why_ = why;
+    out.loader = account_leave(why);
+    return true;
+  }
+
+  /// The second half, outside all locks.
+  void depart(departure out) noexcept {
+    edge_.disconnect();  // it waits no more, however late it is resumed
+    tell_left(*why_);
+    if (!stop_loader(std::move(out.loader))) return;
+    if (how == kind::inlined) {
+      return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
+    }
+    poster& p = *out.by;
+    p.post(std::move(out.by));
   }
 
   // --- Entering, under the shard's mutex -----------------------------------------------------------
 
   [[nodiscard]] const wait_node* inside() const noexcept { return inside_.get(); }
 
-  /// Whether it was told to stop before it has entered.
-  [[nodiscard]] bool was_stopped() const noexcept { return phase_.load() == phase::stopped; }
+  /// Returns: why it is to leave before it has entered, or nothing.
+  [[nodiscard]] std::optional<reason> was_stopped() const noexcept {
+    const phase now = phase_.load();
+    if (now != phase::stopped && now != phase::late) return std::nullopt;
+    return reason_of(now);
+  }
 
   /// Makes the caller a follower. From when the mutex is released, others may resume it.
   /// Returns: why it cannot be one, or nothing. Throws: `std::bad_alloc`, only to this caller.
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
-                                           const block_ptr& alive)
+                                           const block_ptr& alive, clock::time_point expiry)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (running.followers() >= max_waiters) {
       return inside_ != nullptr && detail::waits_for(running, *inside_) ? reason::circle
@@ -131,11 +199,12 @@ class async_wait : public waiter_node {
     begun_ = nullptr;
     future_ = std::move(ticket.future);
     handle_ = std::move(ticket.handle);
+    expiry_ = expiry;
     if (finishes_) {
-      if (!advance(phase::entering, phase::starting)) return reason::stop;
+      if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
       const lock guard(handle_->waiters->mutex);
-      if (!advance(phase::entering, phase::waiting)) return reason::stop;
+      if (!advance(phase::entering, phase::waiting)) return was_stopped();
       handle_->waiters->add(*this);
     }
     home.add_follower(running);
@@ -150,7 +219,8 @@ class async_wait : public waiter_node {
     begun_ = own.get();
     handle_ =
         own->prepare(own, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
-    if (!advance(phase::entering, phase::starting)) return reason::stop;
+    expiry_ = (clock::time_point::max)();
+    if (!advance(phase::entering, phase::starting)) return was_stopped();
     home.add_beginner(own->get());
     if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
     return std::nullopt;
@@ -166,14 +236,14 @@ class async_wait : public waiter_node {
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (begun_ != nullptr && begun_->ended()) {
-      if (!advance(phase::starting, phase::waiting)) has_left(reason::stop);
+      if (!advance(phase::starting, phase::waiting)) has_left();
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     lock guard(handle->waiters->mutex);
     if (!advance(phase::starting, phase::waiting)) {
       guard.unlock();
-      has_left(reason::stop);
+      has_left();
       return entered::ready;
     }
     if (handle->waiters->published()) return entered::ready;
@@ -182,11 +252,16 @@ class async_wait : public waiter_node {
   }
 
   /// To be called where the caller is resumed, before its result is taken.
-  /// Returns: whether its call has failed and it may try again, by entering anew.
+  /// Returns: whether it is to enter anew: its call has failed and it may try again, or it has left for
+  /// a newer one.
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
     edge_.disconnect();
     tell_ended();
+    if (why_ == reason::newer_call && !handle_->alive.closed()) {
+      why_.reset();
+      return true;
+    }
     if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_) return false;
     if (handle_->alive.closed()) return false;
     try {
@@ -226,19 +301,25 @@ class async_wait : public waiter_node {
 
   entry me;  // in the counters
 
-  /// Whether it is put into the list of a call that it joins by `finish_start`, so that the observer
-  /// can be told first. To be set before it enters.
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
+  /// what needs to know the call, or the observer be told first; and whether others than its stop token
+  /// make it leave.
   bool finishes_ = false;
+
   std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
 
  protected:
   ~async_wait() = default;
 
+  /// Returns: when it is to leave for a newer call. To be called between entering and `finish_start`.
+  [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
+
  private:
-  enum class phase : unsigned char { entering, starting, waiting, stopped };
+  enum class phase : unsigned char { entering, starting, waiting, stopped, late };
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
+    if (finishes_) return phase_.compare_exchange_strong(from, to);
 #if defined(__cpp_lib_jthread)
     if (on_stop_) return phase_.compare_exchange_strong(from, to);
 #endif
@@ -253,13 +334,29 @@ class async_wait : public waiter_node {
 #endif
   }
 
-  void tell_left(reason why) noexcept {
-    if (const std::unique_ptr<wait_teller> t = std::move(teller)) t->tell_left(why);
+  [[nodiscard]] static reason reason_of(phase left) noexcept {
+    return left == phase::late ? reason::deadline : reason::stop;
   }
 
-  void has_left(reason why) noexcept {
-    why_ = why;
-    tell_left(why);
+  [[nodiscard]] stop_source leave_accounts(reason why) noexcept {
+    const lock home(home_->mutex);
+    return account_leave(why);
+  }
+
+  [[nodiscard]] stop_source account_leave(reason why) noexcept SINGLEFLIGHT_REQUIRES(home_->mutex) {
+    const bool began = begun_ != nullptr;
+    if (teller == nullptr) return detail::account_leave(*home_, *handle_, began, why);
+    return detail::account_leave(*home_, *handle_, began, why, *teller);
+  }
+
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  void has_left() noexcept {
+    why_ = was_stopped();
+    tell_left(*why_);
+  }
+
+  void tell_left(reason why) noexcept {
+    if (const std::unique_ptr<wait_teller> t = std::move(teller)) t->tell_left(why);
   }
 
   /// Tells of the result of a caller that joined a call.
@@ -275,48 +372,22 @@ class async_wait : public waiter_node {
     t->tell_ended(with_value);
   }
 
-  void leave(reason why) { detail::take_leave(*home_, *handle_, begun_ != nullptr, why); }
-
-#if defined(__cpp_lib_jthread)
-  struct stopper {
-    async_wait* self;
-    void operator()() const noexcept { self->stop(); }
-  };
-
-  void stop() noexcept {
-    phase now = phase_.load();
-    while (now == phase::entering || now == phase::starting) {
-      if (!phase_.compare_exchange_weak(now, phase::stopped)) continue;
-      if (now == phase::starting) leave_for(reason::stop);
-      return;
-    }
-    std::shared_ptr<poster> elsewhere;
-    {
-      const lock guard(handle_->waiters->mutex);
-      if (!handle_->waiters->remove(*this)) return;
-      if (how == kind::bound) elsewhere = std::move(by);
-    }
-    edge_.disconnect();  // it waits no more, however late it is resumed
-    has_left(reason::stop);
-    if (!leave_for(reason::stop)) return;
-    if (how == kind::inlined) {
-      return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
-    }
-    poster& p = *elsewhere;
-    p.post(std::move(elsewhere));
-  }
-
-  /// Leaves the call, which may run stop callbacks of its loader.
+  /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
-  bool leave_for(reason why) noexcept {
+  bool stop_loader(stop_source loader) noexcept {
     bool gone = false;
     gone_ = &gone;
-    const std::shared_ptr<handle_type> handle = handle_;
-    detail::take_leave(*home_, *handle, begun_ != nullptr, why);
+    loader.request_stop();
     if (gone) return false;
     gone_ = nullptr;
     return true;
   }
+
+#if defined(__cpp_lib_jthread)
+  struct stopper {
+    async_wait* self;
+    void operator()() const noexcept { self->leave(reason::stop); }
+  };
 
   std::stop_token stop_;
   std::optional<std::stop_callback<stopper>> on_stop_;
@@ -334,6 +405,7 @@ class async_wait : public waiter_node {
   std::shared_ptr<handle_type> handle_;
   std::shared_future<Value> future_;  // of a call that it has joined
   owned_type* begun_ = nullptr;       // the call that it has begun
+  clock::time_point expiry_;          // when to leave for a newer call
   wait_edge edge_;
 };
 

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "bulk_keys.hpp"
 #include "call_map.hpp"
 #include "config.hpp"
+#include "executor_batch.hpp"
 #include "fixed_block.hpp"
 #include "follow.hpp"
 #include "led_batch.hpp"
@@ -59,8 +61,9 @@ class bulk {
         limits_(limits),
         max_batch_(max_batch),
         count_(count_of(keys)),
-        keys_(count_, std::countr_zero(group.shards_.all().size())),
-        batch_(keys_, answers_, (std::min)(count_, max_batch)),
+        keys_(std::make_shared<bulk_keys<Key, Value>>(
+            count_, std::countr_zero(group.shards_.all().size()))),
+        batch_(*keys_, answers_, (std::min)(count_, max_batch)),
         joined_(count_) {
     answers_.reserve(count_);
     const std::thread::id caller = std::this_thread::get_id();
@@ -73,29 +76,42 @@ class bulk {
 
   /// Leaves what it has not waited for, if its thread is ended.
   ~bulk() {
-    for (joined_key* j = joined_.begin() + waited_; j != joined_.end(); ++j) {
-      j->wait.abandon(j->key.home);
+    for (joined_key& j : joined_) {
+      if (!j.over) j.wait.abandon(j.key.home);
     }
   }
 
-  /// Returns: an outcome for each position of the range.
+  /// Runs the loader on this thread. Returns: an outcome for each position of the range.
   template <class Fn>
   [[nodiscard]] std::vector<outcome<Value>> run(Fn& fn) {
-    const auto find = [this](const Key& key) {
-      return keys_.find(group_.shards_.locate(group_.hash_(key)).hash, key, group_.equal_);
-    };
-    enter(keys_.next_by_shard(nullptr), [this](key_type* k) { return keys_.next_by_shard(k); });
+    const auto find = [this](const Key& key) { return group_.find_in(*keys_, key); };
+    enter_all();
     for (;;) {
       batch_.lead(limits_.options(), find, fn);
       if (pending_.size() == 0) wait();
-      if (pending_.size() == 0) break;
+      if (pending_.size() == 0) return take_answers();
       batch_.clear();
-      enter(pending_.take(), [](key_type* k) { return k->next; });
+      enter_pending();
     }
-    for (const repetition& r : repetitions_) {
-      answers_[r.position] = outcome_maker::again(answers_[r.key->first]);
+  }
+
+  /// Runs the loader on an executor. Returns: as above.
+  template <class Executor, class Fn>
+  [[nodiscard]] std::vector<outcome<Value>> run_on(Executor& executor, const Fn& fn) {
+    using batch = executor_batch<Group, Key, Value, Fn>;
+    for (bool first = true;; first = false) {
+      const auto own = std::make_shared<batch>(group_, group_.shards_.owned(), keys_,
+                                               (std::min)(count_, max_batch_));
+      begin_elsewhere_ = {own.get(), [](void* to, key_type& k) { static_cast<batch*>(to)->add(k); },
+                          0};
+      first ? enter_all() : enter_pending();
+      if (own->size() > 0 && own->launch(executor, fn)) {
+        for_own([](joined_key& j) { j.key.elsewhere->handed_over(); });
+      }
+      for_own([this](joined_key& j) { wait_for(j); });
+      if (pending_.size() == 0) wait();
+      if (pending_.size() == 0) return take_answers();
     }
-    return std::move(answers_);
   }
 
  private:
@@ -109,13 +125,21 @@ class bulk {
     joined_key(const wait_limits& limits, key_type& k) noexcept : wait(limits), key(k) {}
     waiter<Key, Value> wait;
     key_type& key;
+    bool over = false;  // whether it has been waited for
   };
+
+  [[nodiscard]] std::vector<outcome<Value>> take_answers() {
+    for (const repetition& r : repetitions_) {
+      answers_[r.position] = outcome_maker::again(answers_[r.key->first]);
+    }
+    return std::move(answers_);
+  }
 
   template <class K>
   void add(K&& key, std::thread::id caller) {
     const auto [home, hash] = group_.shards_.locate(group_.hash_(key));
     const std::size_t position = answers_.size();
-    key_type& k = keys_.add(home, hash, std::forward<K>(key), position, caller, group_.equal_);
+    key_type& k = keys_->add(home, hash, std::forward<K>(key), position, caller, group_.equal_);
     answers_.emplace_back(no_outcome_yet());
     if (k.first == position) return;
     k.again = true;
@@ -125,6 +149,13 @@ class bulk {
   // --- Entering ----------------------------------------------------------------------------------
 
   enum class entered { yes, refused, no_room };
+
+  void enter_all() {
+    enter(keys_->next_by_shard(nullptr), [this](key_type* k) { return keys_->next_by_shard(k); });
+  }
+  void enter_pending() {
+    enter(pending_.take(), [](key_type* k) { return k->next; });
+  }
 
   /// Joins, or begins a call for, each of these keys. Those for which the batch has no room become
   /// pending. `next` gives the key after another.
@@ -169,8 +200,12 @@ class bulk {
     try {
       auto* const running = group_.joinable(home, k.own.hash, k.own.key);
       if (running != nullptr && !group_.must_run_alone(*running)) return join(home, k, *running);
-      if (batch_.size() == max_batch_) return entered::no_room;
-      begin(home, k, running);
+      if (batch_.size() + begin_elsewhere_.count == max_batch_) return entered::no_room;
+      if (begin_elsewhere_.batch != nullptr) {
+        begin_elsewhere(home, k, running);
+      } else {
+        begin(home, k, running);
+      }
     } catch (...) {
       answer(k, current_failure());
     }
@@ -185,6 +220,28 @@ class bulk {
     if (batch_.size() == 0) home.count(&group_stats::batches);
     batch_.add(k);
     group_.begin(home, k.own, running, k.me);
+  }
+
+  SINGLEFLIGHT_DETAIL_NOINLINE void begin_elsewhere(shard& home, key_type& k,
+                                                    call<Key, Value>* running)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    stop_source stop;
+    k.elsewhere = std::make_shared<batch_call<Key, Value>>(home, group_.shards_.owned(), k.own.hash,
+                                                           k.own.key, stop);
+    joined_key& mine = joined_.emplace_back(limits_, k);
+    try {
+      mine.wait.attend(home, k.elsewhere);
+    } catch (...) {
+      joined_.pop_back();
+      throw;
+    }
+    k.own.stop = std::move(stop);
+    k.own.forgets_before = home.forgets();
+    if (begin_elsewhere_.count++ == 0) home.count(&group_stats::batches);
+    k.elsewhere->begin(home, k.elsewhere);
+    k.handle = k.elsewhere->get().shared->handle;
+    begin_elsewhere_.add(begin_elsewhere_.batch, k);
+    group_.begin(home, k.elsewhere->get(), running, k.me);
   }
 
   /// Several results will show the value.
@@ -216,25 +273,36 @@ class bulk {
 
   /// Waits for the calls that were joined, one after the other, while no call of this caller is open.
   void wait() {
-    bool once_more = false;
-    while (waited_ < joined_.size()) {
-      auto& [wait, k] = joined_.begin()[waited_++];
-      try {
-        if (auto got = wait.wait(k.home, k.me)) {
-          answers_[k.first] = outcome_maker::of(*std::move(got));
-        } else {
-          k.once_more = once_more = true;
-        }
-      } catch (...) {
-        if (std::current_exception() == nullptr) throw;
-        answer(k, std::current_exception());
-      }
+    for (joined_key& j : joined_) {
+      if (!j.over) wait_for(j);
     }
     joined_.clear();
-    waited_ = 0;
-    if (!once_more) return;
-    for (key_type* k = keys_.next_by_shard(nullptr); k != nullptr; k = keys_.next_by_shard(k)) {
+    if (!std::exchange(once_more_, false)) return;
+    for (key_type* k = keys_->next_by_shard(nullptr); k != nullptr; k = keys_->next_by_shard(k)) {
       if (std::exchange(k->once_more, false)) pending_.push_back(*k);
+    }
+  }
+
+  /// Calls `visit` for each call that this caller has begun on an executor and not waited for.
+  template <class Visit>
+  void for_own(const Visit& visit) {
+    for (joined_key& j : joined_) {
+      if (!j.over && j.key.elsewhere != nullptr) visit(j);
+    }
+  }
+
+  void wait_for(joined_key& j) {
+    j.over = true;
+    key_type& k = j.key;
+    try {
+      if (auto got = j.wait.wait(k.home, k.me)) {
+        answers_[k.first] = outcome_maker::of(*std::move(got));
+      } else {
+        k.once_more = once_more_ = true;
+      }
+    } catch (...) {
+      if (std::current_exception() == nullptr) throw;
+      answer(k, std::current_exception());
     }
   }
 
@@ -247,12 +315,19 @@ class bulk {
   const std::size_t max_batch_;
   const std::size_t count_;
   std::vector<outcome<Value>> answers_;
-  bulk_keys<Key, Value> keys_;
+  std::shared_ptr<bulk_keys<Key, Value>> keys_;
   std::vector<repetition> repetitions_;
   key_list<Key, Value> pending_;  // by shard
   led_batch<Key, Value> batch_;
   fixed_block<joined_key> joined_;
-  std::size_t waited_ = 0;  // for how many of them
+  bool once_more_ = false;  // whether a key is to be tried again
+
+  /// The batch on an executor that keys are added to; null: they are loaded here.
+  struct {
+    void* batch = nullptr;
+    void (*add)(void* batch, key_type& k) = nullptr;
+    std::size_t count = 0;
+  } begin_elsewhere_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

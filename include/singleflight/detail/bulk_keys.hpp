@@ -3,6 +3,7 @@
 #define SINGLEFLIGHT_DETAIL_BULK_KEYS_HPP
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,9 @@
 #include "stop.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
+
+template <class Key, class Value>
+class batch_call;
 
 /// One of the keys that a caller asks for at once.
 template <class Key, class Value>
@@ -38,13 +42,15 @@ struct bulk_key {
   bulk_key* next_in_bucket = nullptr;
   bool again = false;  // whether it was mentioned again
 
-  bool once_more = false;     // whether to try another call than the one that was waited for
-  bool led = false;           // whether its call belongs to the batch that is being loaded
-  reason why = reason::full;  // it was refused, if it was
-  bulk_key* next = nullptr;   // in the list that it is in
-  bulk_key* next_ended;       // of those that were ended in one critical section
-  entry me;                   // of the caller
-  call<Key, Value> own;       // what this caller begins if nobody loads the key; has it in any case
+  bool once_more = false;  // whether to try another call than the one that was waited for
+  std::atomic<const void*> in = nullptr;  // the batch that its call belongs to
+  reason why = reason::full;              // it was refused, if it was
+  bulk_key* next = nullptr;               // in the list that it is in
+  bulk_key* next_ended;                   // of those that were ended in one critical section
+  entry me;                               // of the caller
+  std::shared_ptr<batch_call<Key, Value>> elsewhere;  // what it has begun on an executor
+  std::shared_ptr<call_handle<Key, Value>> handle;    // of that
+  call<Key, Value> own;  // what this caller begins if nobody loads the key; has it in any case
 };
 
 /// A list of keys. Each key is in one list at most.

@@ -110,10 +110,7 @@ class alignas(64) call_map {
   /// Throws: `std::bad_alloc`, and then no other caller notices.
   wait_ticket<Key, Value> make_ticket(call_type& c, wait_needs needs) SINGLEFLIGHT_REQUIRES(mutex) {
     if (!c.shared) c.shared.emplace();
-    if (!c.shared->channel) {
-      c.shared->channel.emplace();
-      if (c.shared->handle != nullptr) c.shared->handle->future = c.shared->channel->future;
-    }
+    if (!c.shared->channel) c.shared->channel.emplace();
     if (needs.to_leave || needs.to_be_woken || needs.an_edge) make_handle(c, needs);
     return {c.shared->channel->future, c.shared->handle};
   }
@@ -157,6 +154,11 @@ class alignas(64) call_map {
 
   /// Counts a caller among those that have joined the call and wait for it.
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    // Not for a caller that is refused: the promise, which then nobody keeps, would break, which takes
+    // memory that may not be there.
+    if (!c.shared->joined && c.shared->handle != nullptr) {
+      c.shared->handle->future = c.shared->channel->future;
+    }
     c.shared->joined = true;
     c.shared->handed_out = true;
     ++c.interested;
@@ -182,21 +184,15 @@ class alignas(64) call_map {
   /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves the
   /// newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    if (c.listed()) unlist(c);
     key_buffer_.keep(c.key);
-    end_and_leave_key(c);
+    end_unlisted(c);
   }
 
   /// As `end`, for a call whose key is looked at afterwards.
   void end_and_leave_key(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.listed()) unlist(c);
-    c.ended = true;
-    --stats_.in_flight;
-    if (!c.shared) return;
-    stats_.waiting -= c.shared->waiters;
-    if (handle_type* handle = c.shared->handle.get()) {
-      handle->running = nullptr;
-      handle->joined = c.shared->joined;
-    }
+    end_unlisted(c);
   }
 
   /// In a forked child, which has only this thread: takes the calls of other threads out of the map,
@@ -234,6 +230,17 @@ class alignas(64) call_map {
 
  private:
   static constexpr std::size_t first_buckets = 8;
+
+  void end_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.ended = true;
+    --stats_.in_flight;
+    if (!c.shared) return;
+    stats_.waiting -= c.shared->waiters;
+    if (handle_type* handle = c.shared->handle.get()) {
+      handle->running = nullptr;
+      handle->joined = c.shared->joined;
+    }
+  }
 
   [[nodiscard]] std::size_t bucket_of(std::uint64_t hash) const noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {

@@ -54,7 +54,8 @@ class executor_call : public owned_call<Key, Value> {
     if (!this->claim()) return;
     const typename base::destruction at_exit{*this};
     watch_this_thread();
-    if (!lead_here()) {
+    this->every_.own(*this);
+    if (!this->lead_here()) {
       detail::fail(this->home_, this->get(), make_call_error(reason::nobody_waits));
       return;
     }
@@ -72,15 +73,6 @@ class executor_call : public owned_call<Key, Value> {
   }
 
  private:
-  /// Makes this thread the call's leader. Returns: whether any caller is left that wants the result.
-  [[nodiscard]] bool lead_here() noexcept {
-    this->every_.own(*this);
-    const lock guard(this->home_.mutex);
-    this->taken_ = true;
-    this->home_.set_leader(this->get(), std::this_thread::get_id());
-    return this->get().interested > 0;
-  }
-
   void destroy_loader() noexcept override { fn_.reset(); }
   [[nodiscard]] std::exception_ptr why_dropped() const noexcept override {
     return make_call_error(reason::task_dropped);

@@ -103,26 +103,35 @@ struct no_note {
   static void joins(const Call&) noexcept {}
 };
 
-/// Takes a caller out of the accounts of its call. If the call has ended, its end has done that
-/// already, and only the move of the value is left: a caller that wanted a newer call waits for it; one
-/// whose deadline or stop request has come leaves at once. `began`: the caller has begun the call.
-/// Runs the loader's stop callbacks if it is the last caller to leave.
-/// Returns: false if the caller is to stay for the result.
+/// Takes a caller out of the accounts of its call, which has ended or not. `began`: the caller has begun
+/// the call. Returns: what to stop the loader with, outside the lock, if it is the last caller to leave.
 template <class Key, class Value, class Note = no_note>
-bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began, reason why,
-                Note&& note = {}) {
-  lock guard(home.mutex);
-  call<Key, Value>* const running = handle.running;
-  if (running == nullptr && why == reason::newer_call) return false;
+[[nodiscard]] stop_source account_leave(call_map<Key, Value>& home,
+                                        const call_handle<Key, Value>& handle, bool began,
+                                        reason why, Note&& note = {}) noexcept
+    SINGLEFLIGHT_REQUIRES(home.mutex) {
   if (why == reason::deadline) home.count(&group_stats::timed_out);
   if (why == reason::stop) home.count(&group_stats::cancelled);
-  if (running == nullptr) return true;
+  call<Key, Value>* const running = handle.running;
+  if (running == nullptr) return no_stop_source();
   if (why == reason::newer_call && running->listed()) {
     home.supersede(*running);
     note.supersedes(*running);
   }
   if (began) running->shared->leader_waits = false;
-  stop_source loader = home.remove_waiter(*running);
+  return home.remove_waiter(*running);
+}
+
+/// Makes a caller leave. If the call has ended, its end has settled the accounts already, and only the
+/// move of the value is left: a caller that wanted a newer call waits for it; one whose deadline or stop
+/// request has come leaves at once. Runs the loader's stop callbacks if it is the last caller to leave.
+/// Returns: false if the caller is to stay for the result.
+template <class Key, class Value, class Note = no_note>
+bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began, reason why,
+                Note&& note = {}) {
+  lock guard(home.mutex);
+  if (handle.running == nullptr && why == reason::newer_call) return false;
+  stop_source loader = detail::account_leave(home, handle, began, why, note);
   guard.unlock();
   loader.request_stop();
   return true;

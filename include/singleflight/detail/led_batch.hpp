@@ -8,10 +8,8 @@
 #include <exception>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -21,77 +19,26 @@
 #include "../call_error.hpp"
 #include "../outcome.hpp"
 #include "../result.hpp"
+#include "batch_context.hpp"
 #include "bulk_keys.hpp"
 #include "bulk_loader.hpp"
 #include "call.hpp"
 #include "call_map.hpp"
 #include "config.hpp"
 #include "context.hpp"
-#include "fixed_block.hpp"
 #include "lead.hpp"
 #include "loader.hpp"
 #include "mutex.hpp"
 #include "stop.hpp"
 #include "wait_graph.hpp"
 
-#if defined(__cpp_lib_jthread)
-#include <stop_token>
-#endif
-
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
-
-#if defined(__cpp_lib_jthread)
-
-/// Tells a bulk loader to stop when it has keys left to load and nobody wants any of them. Made when
-/// the loader asks for its token: each call then tells whether it is wanted by a token of its own.
-template <class Key, class Value>
-class batch_stop {
- public:
-  using key_type = bulk_key<Key, Value>;
-
-  /// Throws: `std::bad_alloc`.
-  explicit batch_stop(std::span<key_type* const> keys) : keys_(keys), unwanted_(keys.size()) {
-    for (key_type* const k : keys_) {
-      const context_of<Key, Value> of_one(k->home, k->own);
-      unwanted_.emplace_back(of_one.stop_token(), look_again{this});
-    }
-  }
-
-  void look() noexcept {
-    if (is_needless()) source_.request_stop();
-  }
-
-  [[nodiscard]] std::stop_token token() const noexcept { return source_.get_token(); }
-
- private:
-  struct look_again {
-    batch_stop* of;
-    void operator()() const noexcept { of->look(); }
-  };
-
-  /// Looks at the last keys first, which most loaders settle last.
-  [[nodiscard]] bool is_needless() const noexcept {
-    bool any_is_open = false;
-    for (std::size_t i = keys_.size(); i-- > 0;) {
-      const key_type& k = *keys_[i];
-      const lock guard(k.home.mutex);
-      if (k.own.ended) continue;
-      if (k.own.interested > 0) return false;
-      any_is_open = true;
-    }
-    return any_is_open;
-  }
-
-  const std::span<key_type* const> keys_;
-  std::stop_source source_;
-  fixed_block<std::stop_callback<look_again>> unwanted_;  // the last member: they use the others
-};
-
-#endif
 
 /// A batch that a caller of `do_many` leads on its own thread.
 template <class Key, class Value>
-class led_batch final : public open_batch<Key, Value>, public call_context {
+class led_batch final : public batch_context<Key, Value> {
+  using base = batch_context<Key, Value>;
+
  public:
   using key_type = bulk_key<Key, Value>;
   using shard = call_map<Key, Value>;
@@ -103,12 +50,13 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
 
   [[nodiscard]] std::size_t size() const noexcept { return by_shard_.size(); }
   void clear() noexcept {
-    for (key_type* k = by_shard_.take(); k != nullptr; k = k->next) k->led = false;
+    for (key_type* k = by_shard_.take(); k != nullptr; k = k->next)
+      k->in.store(nullptr, std::memory_order_relaxed);
   }
 
   /// Adds a key whose call this caller is about to begin; one shard after the other.
   void add(key_type& k) noexcept {
-    k.led = true;
+    k.in.store(this, std::memory_order_relaxed);
     by_shard_.push_back(k);
   }
 
@@ -117,7 +65,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   template <class Find, class Fn>
   void lead(const call_options& options, const Find& find, Fn& fn) {
     if (size() == 0) return;
-    const leadership whole(*this);
+    const typename base::leadership whole(*this);
     sort();
     find_ = {&find,
              [](const void* how, const Key& key) { return (*static_cast<const Find*>(how))(key); }};
@@ -135,21 +83,6 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   }
 
  private:
-  /// From the loader to the end of the last call.
-  struct leadership {
-    led_batch& of;
-    explicit leadership(led_batch& b) noexcept : of(b) { of.leader_ = std::this_thread::get_id(); }
-    leadership(const leadership&) = delete;
-    leadership& operator=(const leadership&) = delete;
-    ~leadership() {
-      if (of.node_ != nullptr) the_wait_graph().end(*std::exchange(of.node_, nullptr));
-#if defined(__cpp_lib_jthread)
-      of.shown_stop_.store(nullptr);
-      of.stop_.reset();
-#endif
-    }
-  };
-
   struct withdrawal_of_all {
     key_type* first;
     void operator()() const noexcept {
@@ -177,19 +110,19 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
 
   [[nodiscard]] key_type* find(const Key& key) const override {
     key_type* const found = find_.by(find_.how, key);
-    return found != nullptr && found->led ? found : nullptr;
+    return found != nullptr && found->in.load(std::memory_order_relaxed) == this ? found : nullptr;
   }
 
   void end_with(key_type& k, loaded<Value>& value) override {
     if (!end(k, false)) return;
     give(k, value);
-    was_settled();
+    this->was_settled();
   }
 
   void fail(key_type& k, std::exception_ptr why) override {
     if (!end(k, true)) return;
     give_failure(k, why);
-    was_settled();
+    this->was_settled();
   }
 
   void end_rest_with([[maybe_unused]] const loaded<Value>& value) override {
@@ -209,42 +142,18 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     }
   }
 
-  [[nodiscard]] bool wanted(const key_type& k) const noexcept override {
+  [[nodiscard]] key_state state_of(const key_type& k) const noexcept override {
     const lock guard(k.home.mutex);
-    return !k.own.ended && k.own.interested > 0;
-  }
-
-  [[nodiscard]] bool forgotten(const key_type& k) const noexcept override {
-    const lock guard(k.home.mutex);
-    return k.home.forgets() != k.own.forgets_before;
-  }
-
-  [[nodiscard]] bool was_forgotten() const noexcept override {
-    const std::span<key_type* const> all = keys();
-    return std::any_of(all.begin(), all.end(), [this](const key_type* k) { return forgotten(*k); });
+    if (k.own.ended) return key_state::settled;
+    return k.own.interested > 0 ? key_state::wanted : key_state::unwanted;
   }
 
 #if defined(__cpp_lib_jthread)
-  [[nodiscard]] std::stop_token get_stop_token() const override {
-    const std::lock_guard guard(making_);
-    if (stop_ == nullptr) {
-      stop_ = std::make_unique<batch_stop<Key, Value>>(keys());
-      shown_stop_.store(stop_.get());
-      stop_->look();  // for a key that was settled before it was shown
-    }
-    return stop_->token();
+  [[nodiscard]] std::stop_token token_of(key_type& k) const override {
+    const context_of<Key, Value> of_one(k.home, k.own);
+    return of_one.stop_token();
   }
 #endif
-
-  /// One node for all of its calls, since one thread leads them.
-  [[nodiscard]] std::shared_ptr<wait_node> get_node() const override {
-    const std::lock_guard guard(making_);
-    if (node_ == nullptr) {
-      node_ = std::make_shared<wait_node>();
-      node_->leader = leader_;
-    }
-    return node_;
-  }
 
   // --- Ending the calls ----------------------------------------------------------------------------
 
@@ -282,7 +191,7 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
       *last = nullptr;
       for (; ended != nullptr; ended = ended->next_ended) give(*ended);
     }
-    was_settled();
+    this->was_settled();
   }
 
   void fail_rest(const std::exception_ptr& why) {
@@ -324,12 +233,6 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
     answers_[k.first] = outcome_maker::failed<Value>(why);
   }
 
-  void was_settled() noexcept {
-#if defined(__cpp_lib_jthread)
-    if (auto* const shown = shown_stop_.load()) shown->look();
-#endif
-  }
-
   struct finder {
     const void* how;
     key_type* (*by)(const void* how, const Key& key);
@@ -340,13 +243,6 @@ class led_batch final : public open_batch<Key, Value>, public call_context {
   key_list<Key, Value> by_shard_;
   const std::unique_ptr<key_type*[]> in_order_;  // of their first mention; made by `sort`
   finder find_{};
-  std::thread::id leader_;
-  mutable std::mutex making_;
-  mutable std::shared_ptr<wait_node> node_;  // guarded by making_
-#if defined(__cpp_lib_jthread)
-  mutable std::unique_ptr<batch_stop<Key, Value>> stop_;  // guarded by making_
-  mutable std::atomic<batch_stop<Key, Value>*> shown_stop_ = nullptr;
-#endif
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -128,6 +128,15 @@ class owned_call : public owned_calls::member,
     if (handle_.running != nullptr && !taken_) home_.set_leader(*handle_.running, {});
   }
 
+  /// Makes this thread the call's leader, which runs its loader to the end of the call.
+  /// Returns: whether any caller is left that wants the result.
+  [[nodiscard]] bool lead_here() noexcept {
+    const lock guard(home_.mutex);
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
+    return get().interested > 0;
+  }
+
   /// Whether all who wait have been woken. A thread that sees it sees the result.
   [[nodiscard]] bool ended() const noexcept {
     return phase_.load(std::memory_order_acquire) == phase::ended;

@@ -162,6 +162,11 @@ class watch {
     teller(const std::shared_ptr<Observer>& o, const Key& k) : observer(o), key(k) {}
 
     void tell_left(reason why) noexcept override {
+      if constexpr (want::superseded) {
+        if (superseded) {
+          superseded_hook::tell(*observer, key, superseded_event{clock::now() - *superseded});
+        }
+      }
       if constexpr (want::left) {
         left_hook::tell(*observer, key,
                         left_event<capture>{leader, clock::now() - since, leaving_for(why), began});

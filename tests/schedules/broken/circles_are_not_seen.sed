@@ -2,4 +2,4 @@
 # file: detail/wait_graph.hpp
 # scenario: circle
 # oracle: nobody can go on, and not all have come back
-s/if \(at->leader == thread\) return true;//
+s/if \(at->leader == thread\) return true;/if (at->leader == thread) return false;/

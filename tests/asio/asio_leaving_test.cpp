@@ -1,0 +1,554 @@
+// SPDX-License-Identifier: MIT
+// Callers by Asio leave: for a cancellation, a stop request, a deadline, a newer call, or because a
+// context is destroyed. Compiled once for each Asio.
+#include <array>
+#include <atomic>
+#include <future>
+#include <memory>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "either_asio.hpp"
+
+namespace {
+
+using flight_group = singleflight::group<int, int>;
+
+#if defined(SINGLEFLIGHT_TESTS_TSAN) || defined(SINGLEFLIGHT_TESTS_ASAN)
+constexpr int rounds = 300;
+#else
+constexpr int rounds = 2000;
+#endif
+
+TEST(AsioLeaving, EachTypeOfCancellationMakesOneCallerLeave) {
+  for (const auto type : {asio::cancellation_type::terminal, asio::cancellation_type::partial,
+                          asio::cancellation_type::total}) {
+    flight_group flights;
+    asio::io_context io;
+    asio::cancellation_signal signal;
+    answer leaves;
+    answer stays;
+    auto leader = lead(flights, 1);
+    async_call(flights, io, 1, must_not_load,
+               asio::bind_cancellation_slot(signal.slot(), into(leaves)));
+    async_call(flights, io, 1, must_not_load, into(stays));
+    signal.emit(asio::cancellation_type::none);
+    EXPECT_EQ(flights.stats().waiting, 2U);
+    signal.emit(type);
+    EXPECT_EQ(leaves.calls, 0);  // not inside emit
+    EXPECT_EQ(flights.stats().waiting, 1U);
+    io.poll();
+    EXPECT_EQ(leaves.code(), std::errc::operation_canceled);
+    EXPECT_EQ(stays.calls, 0);
+    signal.emit(type);
+    std::move(leader).set_value(1);
+    io.run();
+    EXPECT_EQ(leaves.calls, 1);
+    EXPECT_EQ(stays.value, 1);
+    EXPECT_EQ(flights.stats().cancelled, 1U);
+  }
+}
+
+// boostorg/cobalt#194: a cancellation that came after the end, before the handler ran, used freed memory.
+TEST(AsioLeaving, CancellationBetweenTheEndOfTheCallAndTheHandlerChangesNothing) {
+  flight_group flights;
+  asio::io_context io;
+  asio::cancellation_signal signal;
+  answer a;
+  auto leader = lead(flights, 1);
+  async_call(flights, io, 1, must_not_load,
+             asio::bind_cancellation_slot(signal.slot(), [&](std::exception_ptr e, auto r) {
+               EXPECT_FALSE(signal.slot().has_handler());
+               into(a)(std::move(e), std::move(r));
+             }));
+  EXPECT_TRUE(signal.slot().has_handler());
+  std::move(leader).set_value(3);
+  signal.emit(asio::cancellation_type::total);
+  io.run();
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(a.value, 3);
+  signal.emit(asio::cancellation_type::total);
+}
+
+TEST(AsioLeaving, CancellationBetweenTheFailureOfTheCallAndTheNextAttemptIsHeeded) {
+  flight_group flights;
+  asio::io_context io;
+  asio::cancellation_signal signal;
+  answer a;
+  auto leader = lead(flights, 1);
+  async_call(flights, io, 1, {.attempts = 2}, must_not_load,
+             asio::bind_cancellation_slot(signal.slot(), into(a)));
+  std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error("first")));
+  signal.emit(asio::cancellation_type::total);
+  io.run();
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(a.code(), std::errc::operation_canceled);
+  support::expect_idle(flights);
+}
+
+TEST(AsioLeaving, SignalMayBeGoneAfterTheHandlerRan) {
+  flight_group flights;
+  asio::io_context io;
+  answer a;
+  auto signal = std::make_unique<asio::cancellation_signal>();
+  async_call(
+      flights, io, 1, [] { return 1; },
+      asio::bind_cancellation_slot(signal->slot(), [&](std::exception_ptr e, auto r) {
+        into(a)(std::move(e), std::move(r));
+        signal.reset();
+      }));
+  io.run();
+  EXPECT_EQ(a.value, 1);
+}
+
+// chriskohlhoff/asio#1576: a slot was touched by the thread that completed the operation.
+TEST(AsioLeaving, CancellationRacesWithTheEnd) {
+  running_context handlers(1);
+  support::threads ender;
+  for (int i = 0; i < rounds; ++i) {
+    flight_group flights;
+    asio::cancellation_signal signal;
+    std::promise<answer> done;
+    auto leader = lead(flights, 1);
+    asio::post(handlers.io, [&] {
+      async_call(flights, handlers.io, 1, must_not_load,
+                 asio::bind_cancellation_slot(signal.slot(), [&](std::exception_ptr e, auto r) {
+                   answer a;
+                   into(a)(std::move(e), std::move(r));
+                   done.set_value(a);
+                 }));
+    });
+    support::await_followers(flights, 1);
+    asio::post(handlers.io, [&] { signal.emit(asio::cancellation_type::terminal); });
+    std::move(leader).set_value(5);
+    const answer a = done.get_future().get();
+    EXPECT_EQ(a.calls, 1);
+    if (a.value) {
+      EXPECT_EQ(*a.value, 5);
+    } else {
+      EXPECT_EQ(a.code(), std::errc::operation_canceled);
+    }
+    std::promise<void> emitted;  // the signal must live until it is emitted
+    asio::post(handlers.io, [&] { emitted.set_value(); });
+    emitted.get_future().get();
+    support::expect_idle(flights);
+  }
+}
+
+TEST(AsioLeaving, DeadlineOfAFollower) {
+  flight_group flights;
+  asio::io_context io;
+  answer leaves;
+  answer stays;
+  auto leader = lead(flights, 1);
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 5ms}, must_not_load, into(leaves));
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load, into(stays));
+  run_until(
+      io, [&] { return leaves.calls == 1; }, "the deadline");
+  EXPECT_EQ(leaves.code(), std::errc::timed_out);
+  EXPECT_EQ(stays.calls, 0);
+  std::move(leader).set_value(2);
+  io.restart();
+  io.run();  // returns: the timer of the one that stayed is cancelled
+  EXPECT_EQ(stays.value, 2);
+  EXPECT_EQ(flights.stats().timed_out, 1U);
+}
+
+TEST(AsioLeaving, DeadlineThatHasPassedEntersNothing) {
+  flight_group flights;
+  asio::io_context io;
+  answer a;
+  async_call(flights, io, 1, {.deadline = clock_type::now()}, must_not_load, into(a));
+  io.run();
+  EXPECT_EQ(a.code(), std::errc::timed_out);
+  EXPECT_EQ(flights.stats().led, 0U);
+  EXPECT_EQ(flights.stats().rejected, 1U);
+  EXPECT_EQ(flights.stats().timed_out, 1U);
+}
+
+TEST(AsioLeaving, DeadlineRacesWithTheEnd) {
+  running_context handlers(2);
+  for (int i = 0; i < rounds / 4; ++i) {
+    flight_group flights;
+    std::promise<answer> done;
+    auto leader = lead(flights, 1);
+    const auto deadline = clock_type::now() + 100us;
+    async_call(flights, handlers.io, 1, {.deadline = deadline}, must_not_load,
+               [&](std::exception_ptr e, auto r) {
+                 answer a;
+                 into(a)(std::move(e), std::move(r));
+                 done.set_value(a);
+               });
+    while (clock_type::now() < deadline) {
+    }
+    std::move(leader).set_value(5);
+    const answer a = done.get_future().get();
+    EXPECT_TRUE(a.value == 5 || a.code() == std::errc::timed_out);
+  }
+}
+
+TEST(AsioLeaving, FollowerGoesOnToANewerCallAtMaxAge) {
+  flight_group flights({.max_age = 5ms});
+  asio::io_context io;
+  answer leads;
+  answer joins;
+  auto hung = lead(flights, 1);
+  async_call(
+      flights, io, 1, [] { return 2; }, into(leads));
+  async_call(
+      flights, io, 1, {.deadline = clock_type::now() + 1h}, [] { return 2; }, into(joins));
+  io.run();
+  EXPECT_EQ(leads.value, 2);
+  EXPECT_EQ(joins.value, 2);
+  EXPECT_EQ(flights.stats().superseded, 1U);
+  EXPECT_EQ(flights.stats().joined, 2U);
+  std::move(hung).set_value(1);
+  EXPECT_EQ(leads.calls + joins.calls, 2);
+  support::expect_idle(flights);
+}
+
+TEST(AsioLeaving, DeadlineBeforeMaxAgeIsADeadline) {
+  flight_group flights({.max_age = 1h});
+  asio::io_context io;
+  answer a;
+  auto hung = lead(flights, 1);
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 1ms}, must_not_load, into(a));
+  io.run();
+  EXPECT_EQ(a.code(), std::errc::timed_out);
+  EXPECT_EQ(flights.stats().superseded, 0U);
+}
+
+#if defined(__cpp_lib_jthread)
+
+TEST(AsioLeaving, StopRequestMakesOneCallerLeaveAndTheLastStopsTheLoad) {
+  flight_group flights;
+  asio::io_context io;
+  std::stop_source first;
+  answer a;
+  answer b;
+  std::optional<singleflight::leader<int>> token;
+  asio::cancellation_signal second;
+  async_call(
+      flights, io, 1, {.stop = first.get_token()},
+      [&](singleflight::leader<int> l) { token.emplace(std::move(l)); }, into(a));
+  async_call(flights, io, 1, must_not_load, asio::bind_cancellation_slot(second.slot(), into(b)));
+  io.poll();
+  first.request_stop();
+  EXPECT_FALSE(token->stop_token().stop_requested());
+  second.emit(asio::cancellation_type::total);
+  EXPECT_TRUE(token->stop_token().stop_requested());
+  io.run();
+  EXPECT_EQ(a.code(), std::errc::operation_canceled);
+  EXPECT_EQ(b.code(), std::errc::operation_canceled);
+  EXPECT_TRUE(flights.in_flight().empty());  // unlisted
+}
+
+TEST(AsioLeaving, LoadThatNobodyWaitsForAnyMoreDoesNotBegin) {
+  flight_group flights;
+  asio::io_context io;
+  asio::io_context loads;
+  std::stop_source stop;
+  answer a;
+  async_call(flights, loads, 1, {.stop = stop.get_token()}, must_not_load,
+             asio::bind_executor(io, into(a)));
+  stop.request_stop();
+  loads.poll();
+  io.run();
+  EXPECT_EQ(a.code(), std::errc::operation_canceled);
+  support::expect_idle(flights);
+}
+
+#endif
+
+// corosio#159, FISCO-BCOS#5519: what a destroyed context held was leaked.
+TEST(AsioLeaving, DestroyedContextDestroysHandlersAndTheirCallersLeave) {
+  flight_group flights;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> handler_lives = held;
+  std::optional<singleflight::leader<int>> token;
+  {
+    asio::io_context io;
+    asio::cancellation_signal signal;
+    async_call(
+        flights, io, 1, [&, held](singleflight::leader<int> l) { token.emplace(std::move(l)); },
+        [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+    async_call(
+        flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+        asio::bind_cancellation_slot(
+            signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
+    io.poll();
+    held.reset();
+    EXPECT_FALSE(handler_lives.expired());
+    EXPECT_EQ(flights.stats().waiting, 2U);
+  }
+  EXPECT_TRUE(handler_lives.expired());
+  EXPECT_EQ(flights.stats().waiting, 0U);
+  EXPECT_TRUE(flights.in_flight().empty());
+#if defined(__cpp_lib_jthread)
+  EXPECT_TRUE(token->stop_token().stop_requested());
+#endif
+  std::move(*token).set_value(1);
+  support::expect_idle(flights);
+}
+
+TEST(AsioLeaving, ContextDestroyedWithACompletionInItsQueue) {
+  flight_group flights;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> handler_lives = held;
+  auto io = std::make_unique<asio::io_context>();
+  auto leader = lead(flights, 1);
+  async_call(flights, *io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+             [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+  held.reset();
+  std::move(leader).set_value(1);
+  EXPECT_FALSE(handler_lives.expired());
+  io.reset();
+  EXPECT_TRUE(handler_lives.expired());
+}
+
+TEST(AsioLeaving, DestroyedIoContextDestroysHandlersOfOtherContexts) {
+  flight_group flights;
+  asio::io_context handlers;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> handler_lives = held;
+  auto leader = lead(flights, 1);
+  {
+    asio::io_context io;
+    async_call(flights, io, 1, must_not_load,
+               asio::bind_executor(handlers, [held](const std::exception_ptr&, const auto&) {
+                 FAIL() << "called";
+               }));
+    held.reset();
+  }
+  EXPECT_TRUE(handler_lives.expired());
+  EXPECT_EQ(flights.stats().waiting, 0U);
+  handlers.run();  // it has no work any more
+  std::move(leader).set_value(1);
+}
+
+TEST(AsioLeaving, HandlerOfACallThatEndedOutlivesTheIoContext) {
+  flight_group flights;
+  asio::io_context handlers;
+  answer a;
+  {
+    auto leader = lead(flights, 1);
+    asio::io_context io;
+    async_call(flights, io, 1, must_not_load, asio::bind_executor(handlers, into(a)));
+    std::move(leader).set_value(1);
+  }
+  handlers.run();
+  EXPECT_EQ(a.value, 1);
+}
+
+TEST(AsioLeaving, LoadDroppedByItsContextFailsTheCall) {
+  flight_group flights;
+  asio::io_context handlers;
+  answer a;
+  {
+    asio::io_context loads;
+    async_call(
+        flights, handlers, 1,
+        [&](singleflight::leader<int> l) {
+          asio::post(loads, [l = std::move(l)]() mutable { std::move(l).set_value(1); });
+        },
+        into(a));
+    handlers.poll();
+  }
+  handlers.restart();
+  handlers.run();
+  EXPECT_EQ(a.code(), std::errc::owner_dead);
+}
+
+TEST(AsioLeaving, CallsEndWhileTheContextOfTheirFollowersIsDestroyed) {
+  for (int i = 0; i < rounds / 4; ++i) {
+    flight_group flights;
+    auto leader = lead(flights, 1);
+    auto io = std::make_unique<asio::io_context>();
+    std::atomic<int> called = 0;
+    for (int n = 0; n < 4; ++n) {
+      async_call(flights, *io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+                 [&](const std::exception_ptr&, const auto&) { ++called; });
+    }
+    support::threads ender;
+    std::atomic<bool> go = false;
+    ender.start([&] {
+      go = true;
+      std::move(leader).set_value(1);
+    });
+    while (!go) {
+    }
+    io.reset();
+    ender.join();
+    EXPECT_EQ(called, 0);
+    support::expect_idle(flights);
+  }
+}
+
+// boostorg/cobalt#167: completions were not posted across executors.
+TEST(AsioLeaving, LeaderAndFollowersOfSeveralContexts) {
+  flight_group flights;
+  std::array<running_context, 3> contexts{running_context(1), running_context(1),
+                                          running_context(2)};
+  for (int i = 0; i < rounds / 4; ++i) {
+    std::atomic<int> done = 0;
+    std::atomic<int> led = 0;
+    for (auto& context : contexts) {
+      asio::post(context.io, [&] {
+        for (int n = 0; n < 2; ++n) {
+          async_call(
+              flights, context.io, 1,
+              [](singleflight::leader<int> l) { std::move(l).set_value(1); },
+              [&](const std::exception_ptr&, const auto& r) {
+                EXPECT_EQ(*r, 1);
+                if (r.led()) ++led;
+                ++done;
+              });
+        }
+      });
+    }
+    support::await([&] { return done == 6; }, "the handlers");
+    EXPECT_GE(led, 1);
+  }
+  support::expect_idle(flights);
+}
+
+// jbaldwin/libcoro#393, NVIDIA/stdexec#1909: a destructor that waits on the only thread of its work.
+TEST(AsioLeaving, GroupDestroyedOnTheThreadOfItsCallsWaitsForNone) {
+  asio::io_context io;
+  answer a;
+  std::optional<singleflight::leader<int>> token;
+  auto flights = std::make_unique<flight_group>();
+  async_call(
+      *flights, io, 1, [&](singleflight::leader<int> l) { token.emplace(std::move(l)); }, into(a));
+  asio::post(io, [&] { flights.reset(); });
+  io.poll();
+  EXPECT_EQ(flights, nullptr);
+  std::move(*token).set_value(4);
+  io.run();
+  EXPECT_EQ(a.value, 4);
+}
+
+#if defined(SINGLEFLIGHT_TESTS_ASIO_COROUTINES)
+
+/// Waits without end, and notes that it was cancelled.
+asio::awaitable<int> hang(int& begun, int& cancelled) {
+  ++begun;
+  asio::steady_timer timer(co_await asio::this_coro::executor, clock_type::time_point::max());
+  try {
+    co_await timer.async_wait(asio::use_awaitable);
+  } catch (const system_error& e) {
+    if (e.code() == asio::error::operation_aborted) ++cancelled;
+    throw;
+  }
+  co_return 0;
+}
+
+TEST(AsioLeaving, LastCallerToLeaveCancelsTheAwaitableOfTheLoad) {
+  flight_group flights;
+  asio::io_context io;
+  int begun = 0;
+  int cancelled = 0;
+  answer a;
+  answer b;
+  const auto load = [&] { return hang(begun, cancelled); };
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 1ms}, load, into(a));
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 5ms}, load, into(b));
+  run_until(
+      io, [&] { return a.calls == 1; }, "the first deadline");
+  EXPECT_EQ(a.code(), std::errc::timed_out);
+  io.restart();
+  io.run();
+  EXPECT_EQ(b.code(), std::errc::timed_out);
+  EXPECT_EQ(begun, 1);
+#if defined(__cpp_lib_jthread)
+  EXPECT_EQ(cancelled, 1);
+  support::expect_idle(flights);
+#endif
+}
+
+TEST(AsioLeaving, CoroutinesWithTheirFramesGoWithTheContext) {
+  flight_group flights;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> frames_live = held;
+  int begun = 0;
+  int cancelled = 0;
+  {
+    asio::io_context io;
+    for (int i = 0; i < 3; ++i) {
+      asio::co_spawn(
+          io,
+          [&, held]() -> asio::awaitable<void> {
+            // Named: g++ 12 destroys a temporary of the co_await twice, with its suspended coroutine.
+            const auto load = [&, held] { return hang(begun, cancelled); };
+            (void)co_await async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, load,
+                                      asio::use_awaitable);
+          },
+          asio::detached);
+    }
+    held.reset();
+    io.poll();
+    EXPECT_EQ(begun, 1);
+    EXPECT_EQ(flights.stats().waiting, 3U);
+  }
+  EXPECT_TRUE(frames_live.expired());
+  support::expect_idle(flights);
+}
+
+TEST(AsioLeaving, CancelledCoroutineLeaves) {
+  flight_group flights;
+  asio::io_context io;
+  asio::cancellation_signal signal;
+  auto leader = lead(flights, 1);
+  std::error_code code;
+  asio::co_spawn(
+      io,
+      [&]() -> asio::awaitable<void> {
+        try {
+          (void)co_await async_call(flights, io, 1, must_not_load, asio::use_awaitable);
+        } catch (const singleflight::call_error& e) {
+          code = e.code();
+        }
+      },
+      asio::bind_cancellation_slot(signal.slot(), asio::detached));
+  io.poll();
+  EXPECT_EQ(flights.stats().waiting, 1U);
+  signal.emit(asio::cancellation_type::terminal);
+  io.restart();
+  io.run();
+  EXPECT_EQ(code, std::errc::operation_canceled);
+  EXPECT_EQ(flights.stats().waiting, 0U);
+  std::move(leader).set_value(1);
+}
+
+TEST(AsioLeaving, LoadOnAPoolIsCancelledOnItsStrand) {
+  flight_group flights;
+  asio::thread_pool pool(2);
+  for (int i = 0; i < rounds / 4; ++i) {
+    std::promise<void> done;
+    std::atomic<int> began = 0;
+    async_call(
+        flights, pool, 1, {.deadline = clock_type::now() + 1ms},
+        [&]() -> asio::awaitable<int> {
+          asio::steady_timer timer(co_await asio::this_coro::executor);
+          for (++began;;) {  // runs nearly always, so that to cancel it elsewhere would be a race
+            timer.expires_after(1us);
+            co_await timer.async_wait(asio::use_awaitable);
+          }
+        },
+        [&](const std::exception_ptr& e, const auto&) {
+          EXPECT_EQ(support::call_error_of(e), std::errc::timed_out);
+          done.set_value();
+        });
+    done.get_future().get();
+#if defined(__cpp_lib_jthread)
+    support::await([&] { return flights.stats().in_flight == 0; }, "the load to be cancelled");
+#endif
+  }
+  pool.stop();
+}
+
+#endif
+
+}  // namespace

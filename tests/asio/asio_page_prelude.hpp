@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// What the code of docs/asio.md uses.
+#ifndef SINGLEFLIGHT_TESTS_ASIO_PAGE_PRELUDE_HPP
+#define SINGLEFLIGHT_TESTS_ASIO_PAGE_PRELUDE_HPP
+
+#include <atomic>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/fiber/condition_variable.hpp>
+#include <boost/fiber/fiber.hpp>
+#include <chrono>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <singleflight/boost_asio.hpp>
+#include <singleflight/group.hpp>
+#include <string>
+#include <utility>
+
+namespace asio_page {
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+
+struct template_details {
+  std::string body;
+};
+
+struct database {
+  std::atomic<int> loads = 0;
+
+  asio::awaitable<template_details> load(std::string id) {
+    ++loads;
+    co_await asio::post(co_await asio::this_coro::executor, asio::use_awaitable);
+    co_return template_details{"row " + id};
+  }
+  template_details blocking_load(const std::string& id) {
+    ++loads;
+    return {"row " + id};
+  }
+};
+inline database db;
+
+inline std::string used;
+inline void use(const template_details& details) { used = details.body; }
+
+}  // namespace asio_page
+
+#endif  // SINGLEFLIGHT_TESTS_ASIO_PAGE_PRELUDE_HPP
