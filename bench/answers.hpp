@@ -51,15 +51,30 @@ class judge {
   template <class A, class Load>
   void ask(A& coalescer, std::uint64_t key, std::chrono::steady_clock::time_point since,
            const Load& load, tally& mine) {
-    history& past = histories_[static_cast<std::size_t>(key)];
-    const std::uint64_t returned_before = past.returned.load();
+    const std::uint64_t returned_before = returned(key);
     const answer got = coalescer.get(key, [&] {
-      ++mine.loads;
       load();
-      return answer{key, ++past.loads};
+      return loaded(key, mine);
     });
+    count(got, key, since, returned_before, mine);
+  }
+
+  // The parts of that, for callers that are not threads.
+
+  /// Returns: the highest number that a caller has received. To be noted before a request.
+  [[nodiscard]] std::uint64_t returned(std::uint64_t key) const { return past(key).returned; }
+
+  /// Returns: the answer of a loader, at its end.
+  answer loaded(std::uint64_t key, tally& mine) {
+    ++mine.loads;
+    return answer{key, ++past(key).loads};
+  }
+
+  /// Judges an answer.
+  void count(const answer& got, std::uint64_t key, std::chrono::steady_clock::time_point since,
+             std::uint64_t returned_before, tally& mine) {
     mine.waited.add(std::chrono::steady_clock::now() - since);
-    raise(past.returned, got.number);
+    raise(past(key).returned, got.number);
     ++mine.requests;
     if (got.key != key) ++mine.wrong;
     if (got.number > returned_before) ++mine.fresh;
@@ -70,6 +85,13 @@ class judge {
     std::atomic<std::uint64_t> loads{0};
     std::atomic<std::uint64_t> returned{0};  // the highest number that a caller has received
   };
+
+  [[nodiscard]] history& past(std::uint64_t key) {
+    return histories_[static_cast<std::size_t>(key)];
+  }
+  [[nodiscard]] const history& past(std::uint64_t key) const {
+    return histories_[static_cast<std::size_t>(key)];
+  }
 
   static void raise(std::atomic<std::uint64_t>& highest, std::uint64_t value) {
     std::uint64_t seen = highest.load();

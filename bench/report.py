@@ -30,6 +30,9 @@ NAMES = {
     "call_once": "`std::call_once` per key",
     "go": "Go `x/sync/singleflight`",
     "singleflight": "**singleflight**",
+    "threads": "**singleflight**, threads",
+    "coroutines_inline": "**singleflight**, coroutines resumed inline",
+    "coroutines_executor": "**singleflight**, coroutines on 2 threads",
     "bare_future": "bare `shared_future`",
     "bare_future_deadline": "bare `shared_future`, `wait_until`",
     "singleflight_deadline": "**singleflight**, each with a deadline",
@@ -178,6 +181,14 @@ def section_reached(results):
                   for value in results.get(name, counter) or []]
         return Figure([choose(values)]) if values else None
 
+    hot = "dedup/one_key/callers:64/loader:{}/{}"
+
+    def beyond_frame(which, counter):
+        """Of a waiter, what is not in its coroutine's frame, which is the first of its allocations."""
+        waiter = f"async_counts/waiter/waiters:100000/coroutines_{which}"
+        all_of_it, frame = results.get(waiter, counter), results.get(waiter, f"frame_{counter}")
+        return Figure(a - b for a, b in zip(all_of_it, frame)) if all_of_it and frame else None
+
     def wake(followers):
         return ratio(f"wake/followers:{followers}/singleflight", f"wake/followers:{followers}/bare_future", "last_us")
 
@@ -213,6 +224,28 @@ def section_reached(results):
         row("the last of 256 followers, times a bare `shared_future`", "≤ 1.1", wake(256), at_most(1.1)),
         row("copies of a 1 MB value that 9 callers share", "0",
             results.get("growth/shared/bytes:1000000/singleflight", "copies"), at_most(0)),
+        *(row(f"the last of {n:,} coroutines resumed inline: times earlier than of as many goroutines", "≥ 10",
+              ratio(f"herd/waiters:{n}/go", f"herd/waiters:{n}/coroutines_inline", "last_us"), at_least(10))
+          for n in HERDS),
+        row("heap bytes of a coroutine that waits inline, beyond its frame", "≤ 160", beyond_frame("inline", "bytes"), at_most(160)),
+        row("the same: allocations", "0", beyond_frame("inline", "allocations"), at_most(0)),
+        row("heap bytes of a coroutine that waits with an executor, beyond its frame", "≤ 160",
+            beyond_frame("executor", "bytes"), at_most(160)),
+        row("the same: allocations", "1", beyond_frame("executor", "allocations"), at_most(1)),
+        *(row(f"64 coroutines on 2 threads, one key, loader {LOADERS[loader]}: fresh answers a second, times Go's", "≥ 1",
+              ratio(hot.format(loader, "coroutines_executor"), hot.format(loader, "go"), "fresh/s"), at_least(1))
+          for loader in ("10us_busy", "1ms_busy")),
+        *(row(f"`co_call` that nobody joins, loader {title}: times `do_call`", "≤ 5",
+              ratio(f"unjoined/{name}", "unjoined/do_call", "cpu_time"), at_most(5))
+          for name, title in (("co_call_value", "a function"), ("co_call_coroutine", "a coroutine"))),
+        row("its allocations, loader a function", "≤ 2",
+            results.get("async_counts/unjoined/co_call_value", "allocations"), at_most(2)),
+        row("its allocations, loader a coroutine, with the loader's own frame", "≤ 3",
+            results.get("async_counts/unjoined/co_call_coroutine", "allocations"), at_most(3)),
+        row("bytes that a million waiters leave behind which join a hung call and leave it", "0",
+            results.get("async_counts/leave/waiters:1000000/singleflight", "bytes"), at_most(0)),
+        row("to leave a call beside 100,000 others: times beside 1", "≤ 2",
+            ratio("leave/others:100000/singleflight", "leave/others:1/singleflight", "cpu_time"), at_most(2)),
     ])
 
 
@@ -408,6 +441,69 @@ def section_fleet(results):
                                for way in ("group", "fleet"))] for processes in (2, 5, 10)]
     return text + table(["processes of 4 threads; 10 keys that live for 50 ms: loads at each expiry",
                          ways["group"], ways["fleet"]], rows)
+HERDS = (64, 256, 10_000, 100_000)
+
+
+def section_herd(results):
+    template = "herd/waiters:{}/"
+    names = results.last_parts(template.format(64))
+    head = ["", *(f"{n:,} waiters" for n in HERDS)]
+    joins = [name for name in names if name != "threads"]
+    return ("From the end of the load until the last waiter has gone on:\n\n" +
+            table(head, by(results, template, names, HERDS, "last_us", milliseconds)) +
+            "\nTo begin a waiter that joins the call, each:\n\n" +
+            table(head, by(results, template, joins, HERDS, "join_ns", lambda ns: f"{number(ns)} ns")))
+
+
+def section_waiter(results):
+    template = "async_counts/waiter/waiters:100000/"
+    rows = []
+    for name in results.last_parts(template):
+        get = lambda counter: results.get(template + name, counter)
+        beyond = lambda counter: cell(Figure(a - b for a, b in zip(get(counter), get(f"frame_{counter}"))))
+        rows.append([NAMES[name], cell(get("bytes")), cell(get("frame_bytes")), cell(get("bare_bytes")),
+                     beyond("bytes"), beyond("allocations")])
+    rows.append([NAMES["go"], cell(results.get("herd/waiters:100000/go", "bytes")), "", "", "", ""])
+    return table(["", "bytes in all", "of these its frame", "the frame without `co_call`", "beyond its frame",
+                  "allocations beyond its frame"], rows)
+
+
+def section_hot(results):
+    template = "dedup/one_key/callers:64/loader:{}/"
+    loaders = [loader for loader in LOADERS if loader != "none"]
+    names = [name for name in results.last_parts(template.format("10us_busy"))
+             if name in ("singleflight", "coroutines_executor", "go")]
+    head = ["", *(LOADERS[loader] for loader in loaders)]
+    return ("Fresh answers a second:\n\n" + table(head, by(results, template, names, loaders, "fresh/s")) +
+            "\nFresh answers per execution:\n\n" +
+            table(head, by(results, template, names, loaders, "dedup", spread=False)))
+
+
+def section_unjoined(results):
+    titles = {
+        "do_call": "`do_call`, as a thread", "co_call_value": "`co_call`, its loader a function",
+        "co_call_coroutine": "`co_call`, its loader a coroutine, which is done at once",
+        "async_call": "`async_call`, ended by `start`",
+    }
+    results.all_named({name[len("unjoined/"):] for name in results.rows if name.startswith("unjoined/")}, titles,
+                      "section_unjoined", "unjoined/")
+    plain = results.get("unjoined/do_call", "cpu_time")
+    rows = []
+    for name, title in titles.items():
+        mine = results.get(f"unjoined/{name}", "cpu_time")
+        counted = lambda counter: cell(results.get(f"async_counts/unjoined/{name}", counter))
+        rows.append([title, cell(mine, lambda ns: f"{number(ns)} ns"),
+                     cell(mine.over(plain), spread=False) if mine and plain else "",
+                     counted("allocations"), counted("bytes")])
+    return table(["", "a call", "times `do_call`", "allocations", "their bytes"], rows)
+
+
+def section_leave(results):
+    others = (1, 1_000, 100_000)
+    template = "leave/others:{}/singleflight"
+    return table(["others that wait", *(f"{n:,}" for n in others)], [
+        ["to leave, and to join again", *(cell(results.get(template.format(n), "cpu_time"),
+                                               lambda ns: f"{number(ns)} ns") for n in others)]])
 
 
 SECTIONS = {
@@ -415,6 +511,8 @@ SECTIONS = {
     "one_key": section_one_key, "callers": section_callers, "zipf": section_zipf, "wake": section_wake,
     "saving": section_saving, "extras": section_extras, "growth": section_growth,
     "fleet": section_fleet,
+    "herd": section_herd, "waiter": section_waiter, "hot": section_hot, "unjoined": section_unjoined,
+    "leave": section_leave,
 }
 
 # --- Plots -------------------------------------------------------------------------------------------
@@ -422,6 +520,7 @@ SECTIONS = {
 COLOURS = {
     "singleflight": "#d62728", "textbook": "#7f7f7f", "textbook_mended": "#1f77b4", "mutex_per_key": "#2ca02c",
     "none": "#000000", "go": "#17becf", "tbb_future_mended": "#9467bd", "bare_future": "#000000",
+    "coroutines_inline": "#d62728", "coroutines_executor": "#ff7f0e", "threads": "#1f77b4",
     "bare_future_deadline": "#7f7f7f", "singleflight_deadline": "#ff7f0e", "singleflight_stop_token": "#e377c2",
 }
 
@@ -483,6 +582,8 @@ PLOTS = [
     Plot("saving", "8 slots, 2 ms a query, 100 keys: 99 % are answered within", "requests/s", "ms",
          "saving/open/keys:100/rate:{}/", (2000, 4000, 8000, 16000),
          ("none", "mutex_per_key", "textbook", "textbook_mended", "singleflight", "go"), "p99_us", 1e-3),
+    Plot("herd", "From the end of the load until the last waiter has gone on", "waiters", "ms", "herd/waiters:{}/", HERDS,
+         ("coroutines_inline", "coroutines_executor", "threads", "go"), "last_us", 1e-3),
 ]
 
 

@@ -45,7 +45,7 @@ struct test_clock {
   using rep = duration::rep;
   using period = duration::period;
   using time_point = std::chrono::time_point<test_clock>;
-  static constexpr bool is_steady = false;
+  [[maybe_unused]] static constexpr bool is_steady = false;
   static time_point now() noexcept { return time_point(duration(ticks)); }
   static void pass(duration d) { ticks += d.count(); }
   inline static std::atomic<rep> ticks = 0;

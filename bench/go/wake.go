@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"math"
+	"runtime"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -14,12 +16,18 @@ import (
 
 func wakeRows() []row {
 	rows := []row{}
-	for _, followers := range []int{8, 64, 256} {
-		followers := followers
+	add := func(name string, followers int) {
 		rows = append(rows, row{
-			name:    fmt.Sprintf("wake/followers:%d/go", followers),
+			name:    fmt.Sprintf("%s:%d/go", name, followers),
 			measure: func(seconds time.Duration) counters { return wake(followers, seconds) },
 		})
+	}
+	for _, followers := range []int{8, 64, 256} {
+		add("wake/followers", followers)
+	}
+	// The largest first: some of what the runtime has for a goroutine is never freed, and used again.
+	for _, waiters := range []int{100_000, 10_000, 256, 64} {
+		add("herd/waiters", waiters)
 	}
 	return rows
 }
@@ -29,50 +37,69 @@ func wakeRows() []row {
 // which one came too late are left out.
 func wake(followers int, seconds time.Duration) counters {
 	var group singleflight.Group
-	lasts := []time.Duration{}
+	var lasts, joins []float64
 	executions := 0.0
+	bytesEach := 0.0
+	runtime.GC() // frees the stacks of goroutines that are gone
 	for end := time.Now().Add(2 * seconds); len(lasts) == 0 || time.Now().Before(end); {
-		var about, executed atomic.Int64
-		returned := make([]time.Time, followers+1)
-		var loaded time.Time
+		before := memoryInUse()
+		var about, back, executed atomic.Int64
+		var loaded, last time.Time
+		var join time.Duration
 		var done sync.WaitGroup
+		comeBack := func() {
+			if back.Add(1) == int64(followers)+1 {
+				last = time.Now()
+			}
+		}
 		load := func() (any, error) { executed.Add(1); return nil, nil }
 		group.Do("key", func() (any, error) {
+			began := time.Now()
+			done.Add(followers)
 			for i := 0; i < followers; i++ {
-				i := i
-				done.Add(1)
 				go func() {
 					defer done.Done()
 					about.Add(1)
 					group.Do("key", load)
-					returned[i] = time.Now()
+					comeBack()
 				}()
 			}
 			for about.Load() < int64(followers) {
 				time.Sleep(10 * time.Microsecond)
 			}
+			join = time.Since(began)
 			time.Sleep(time.Millisecond)
+			bytesEach = math.Max(bytesEach, (memoryInUse()-before)/float64(followers))
 			executed.Add(1)
 			loaded = time.Now()
 			return nil, nil
 		})
-		returned[followers] = time.Now()
+		comeBack()
 		done.Wait()
 		if executed.Load() > 1 {
 			continue
 		}
 		executions++
-		last := loaded
-		for _, each := range returned {
-			if each.After(last) {
-				last = each
-			}
-		}
-		lasts = append(lasts, last.Sub(loaded))
+		lasts = append(lasts, float64(last.Sub(loaded).Nanoseconds())/1000)
+		joins = append(joins, float64(join.Nanoseconds())/float64(followers))
 	}
-	sort.Slice(lasts, func(a, b int) bool { return lasts[a] < lasts[b] })
 	return counters{
-		"last_us":    float64(lasts[len(lasts)/2].Nanoseconds()) / 1000,
+		"last_us":    median(lasts),
+		"join_ns":    median(joins),
+		"bytes":      bytesEach,
 		"executions": executions / float64(len(lasts)),
 	}
+}
+
+func median(figures []float64) float64 {
+	sort.Float64s(figures)
+	return figures[len(figures)/2]
+}
+
+// memoryInUse returns the bytes of the heap's objects and of the goroutines' stacks, as the runtime
+// counts them.
+func memoryInUse() float64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return float64(stats.HeapAlloc + stats.StackInuse)
 }

@@ -88,7 +88,7 @@ class template_reader {
   };
 
   [[nodiscard]] singleflight::call_options call() const {
-    return {.deadline = std::chrono::steady_clock::now() + how_.deadline, .attempts = 2};
+    return {.timeout = how_.deadline, .attempts = 2};  // counted from when the cache was asked
   }
 
   [[nodiscard]] std::chrono::milliseconds lifetime(bool exists) const {

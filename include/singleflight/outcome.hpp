@@ -99,18 +99,33 @@ struct outcome_maker {
     return outcome<Value>(std::move(r));
   }
 
-  /// The outcome of a call that no caller joined, in the place of a failed one.
-  /// Throws: what moving the value throws; then the outcome must be assigned to.
+  // In the place of an outcome, without assigning, which a Value need not allow. If moving the value
+  // throws, there is no outcome: another must follow.
+
+  /// Of a call that no caller joined.
   template <class Value>
-  static void renew(outcome<Value>& o, [[maybe_unused]] loaded<Value>& value) {
+  static void renew_unshared(outcome<Value>& o, [[maybe_unused]] loaded<Value>& value) {
     o.held_.template emplace<0>(result_maker::unshared<Value>(value));
   }
 
-  /// One more of an outcome whose value is shared, or of a failed one.
   template <class Value>
-  [[nodiscard]] static outcome<Value> again(const outcome<Value>& o) {
-    const auto* const shared = std::get_if<0>(&o.held_);
-    return shared != nullptr ? of(result_maker::again(*shared)) : failed<Value>(o.error());
+  static void renew(outcome<Value>& o, result<Value>&& r) {
+    o.held_.template emplace<0>(std::move(r));
+  }
+  template <class Value>
+  static void renew(outcome<Value>& o, std::exception_ptr why) noexcept {
+    o.held_.template emplace<1>(std::move(why));
+  }
+
+  /// The same as another, whose value is shared, or which failed.
+  template <class Value>
+  static void renew_as(outcome<Value>& o, const outcome<Value>& other) {
+    const auto* const shared = std::get_if<0>(&other.held_);
+    if (shared != nullptr) {
+      renew(o, result_maker::again(*shared));
+    } else {
+      renew(o, other.error());
+    }
   }
 
   template <class Value>

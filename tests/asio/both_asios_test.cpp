@@ -30,6 +30,8 @@ TEST(BothAsios, CallersOfEachFollowACallOfTheOther) {
     };
     std::future<singleflight::result<int>> leads;
     std::future<singleflight::result<int>> follows;
+    standalone.restart();
+    boost.restart();
     if (boost_leads) {
       leads = of_boost();
       boost.poll();
@@ -41,9 +43,7 @@ TEST(BothAsios, CallersOfEachFollowACallOfTheOther) {
     }
     ASSERT_TRUE(token);
     std::move(*token).set_value(6);
-    standalone.restart();
     standalone.run();
-    boost.restart();
     boost.run();
     const auto leader = leads.get();
     const auto follower = follows.get();

@@ -108,14 +108,6 @@ auto start(world& w, bool with_others) {
   });
 }
 
-/// A loader of a coroutine that is no coroutine itself.
-auto load_value() {
-  return [] {
-    use(point::loader);
-    return value(world::ours);
-  };
-}
-
 template <class On>
 void lead(world& w, const On& on, bool with_others) {
   told got;
@@ -277,41 +269,17 @@ const std::vector<operation> of_callbacks = {
          },
      .refused_with = std::errc::resource_deadlock_would_occur,
      .cannot_unwind = true},
-    {.name = "lead_or_follow_that_leads",
-     .uses = {allocation, hash, key_copy},
-     .perform =
-         [](world& w) {
-           auto r = w.lead_or_follow(w.k0);
-           const carrying nothing(nullptr);  // what fails from here on is not told to this caller
-           std::move(std::get<leader<value>>(r)).set_value(value(w.ours));
-         }},
     {.name = "lead_or_follow_that_drops_the_leader",
      .uses = {allocation, hash, key_copy},
      .perform =
          [](world& w) {
-           std::optional dropped = w.lead_or_follow(w.k0);
+           auto dropped = w.lead_or_follow(w.k0);
            const carrying nothing(nullptr);
-           dropped.reset();
+           const auto gone = std::move(dropped);
          }},
-    {.name = "lead_or_follow_that_follows",
-     .uses = {allocation, hash, equality, value_copy},
-     .perform =
-         [](world& w) {
-           auto r = w.lead_or_follow(w.k0);
-           w.take(std::move(std::get<result<value>>(r)), w.theirs);
-         },
-     .prepare = a_call},
-    {.name = "wait_drained",
-     .uses = {allocation},
-     .perform = [](world& w) { w.g.wait_drained(); },
-     .prepare = a_call_that_outlasts_us},
 };
 
 const std::vector<operation> of_coroutines = {
-    {.name = "co_call_that_leads",
-     .uses = {allocation, hash, key_copy, key_move, value_move, loader},
-     .perform = [](world& w) { asks(w, resume_inline, {}, load_value()).take(w.ours); },
-     .cannot_unwind = true},
     {.name = "co_call_whose_loader_is_a_task",
      .uses = used_by_a_coroutine,
      .perform = [](world& w) { asks(w, resume_inline, {}, load_task(w, false)).take(w.ours); },
@@ -325,11 +293,6 @@ const std::vector<operation> of_coroutines = {
      .uses = used_by_a_coroutine_with_others,
      .perform = [](world& w) { asks(w, at_once, {}, load_task(w, true)).take(w.ours); },
      .publishes = true,
-     .cannot_unwind = true},
-    {.name = "co_call_that_follows",
-     .uses = used_by_a_following_coroutine,
-     .perform = [](world& w) { asks(w, resume_inline, {}, load_task(w, false)).take(w.theirs); },
-     .prepare = a_call,
      .cannot_unwind = true},
     {.name = "co_call_that_follows_on_an_executor",
      .uses = used_by_a_following_coroutine,

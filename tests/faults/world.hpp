@@ -102,10 +102,6 @@ class world {
     ++entries_;
     return g.co_call(k, on, options, load);
   }
-  auto lead_or_follow(const key& k) {
-    ++entries_;
-    return g.lead_or_follow(k);
-  }
 
   // For the caller under test.
 

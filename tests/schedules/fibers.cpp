@@ -45,7 +45,10 @@ fibers::fibers(std::size_t count, void (*loop)(std::size_t))
 void fibers::switch_to(std::size_t to) {
   const std::size_t from = std::exchange(current_, to);
   swap_exceptions(contexts_[from].exceptions, contexts_[to].exceptions);
-  if (word_ != nullptr) contexts_[from].word = std::exchange(*word_, contexts_[to].word);
+  for (std::size_t i = 0; i < words_.size(); ++i) {
+    if (words_[i] == nullptr) continue;
+    contexts_[from].words[i] = std::exchange(*words_[i], contexts_[to].words[i]);
+  }
 #if defined(SINGLEFLIGHT_TESTS_ASAN)
   __sanitizer_start_switch_fiber(&contexts_[from].fake_stack, contexts_[to].stack,
                                  contexts_[to].size);

@@ -3,6 +3,7 @@
 #ifndef SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP
 #define SINGLEFLIGHT_TESTS_SCHEDULES_FIBERS_HPP
 
+#include <array>
 #include <boost/context/fiber.hpp>
 #include <cstddef>
 #include <memory>
@@ -19,7 +20,7 @@ struct exception_state {
 
 /// Fibers that live as long as the process, since to make a stack costs more than a whole execution.
 /// A switch swaps what belongs to a thread: its stack, the exceptions that it handles, and the
-/// thread-local word of the code under test.
+/// thread-local words of the code under test.
 class fibers {
  public:
   /// Makes `count` fibers, each of which runs `loop` with its number, and never returns.
@@ -36,14 +37,14 @@ class fibers {
   /// To be called first thing in `loop`.
   void arrive() noexcept;
 
-  /// Names a thread-local word of the code under test, one for each fiber from now on.
-  void keep(std::size_t& word) noexcept { word_ = &word; }
+  /// Names the thread-local words of the code under test, one of each for each fiber from now on.
+  void keep(std::size_t& first, std::size_t& second) noexcept { words_ = {&first, &second}; }
 
  private:
   struct context {
     boost::context::fiber parked;
     exception_state exceptions;
-    std::size_t word = 0;
+    std::array<std::size_t, 2> words = {};
     const void* stack = nullptr;  // its lowest address, for AddressSanitizer
     std::size_t size = 0;
     void* fake_stack = nullptr;
@@ -51,7 +52,7 @@ class fibers {
 
   std::vector<context> contexts_;  // the last is the main stack
   std::size_t current_;
-  std::size_t* word_ = nullptr;
+  std::array<std::size_t*, 2> words_ = {};
 };
 
 }  // namespace schedules

@@ -29,6 +29,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -38,7 +39,9 @@
 #include <string>
 #include <vector>
 
+#include "../sanitizers.hpp"
 #include "explorer.hpp"
+#include "scheduler.hpp"
 
 namespace {
 
@@ -108,9 +111,18 @@ void explore_all(const flags& asked) {
               count);
 }
 
+/// A header that is broken may touch what is gone.
+[[maybe_unused]] void crashed(int /*signal*/) {
+  if (scheduler* const s = scheduler::active()) s->fail("the program crashed");
+  std::_Exit(EXIT_FAILURE);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+#if !defined(SINGLEFLIGHT_TESTS_ASAN)
+  std::signal(SIGSEGV, &crashed);
+#endif
   std::vector<std::string> known;
   for (const entry_of_table& s : table_of_scenarios()) known.push_back(s.name);
 

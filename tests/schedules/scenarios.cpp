@@ -310,6 +310,88 @@ void four_by_two_forget_and_stop(world& w) {
   w.caller([&w, source] { w.stop(*source); });
 }
 
+/// Asynchronous callers: the end of a call, the stop of a caller, the destruction of a frame, and a
+/// newcomer, each on a thread of its own.
+how async_stoppable(const std::stop_source& source) { return stoppable(source); }
+
+void async_end(world& w) {
+  w.caller([&w] { w.callback(0); });
+  w.caller([&w] { w.coroutine(0, true); });
+  w.caller([&w] { w.end(0); });
+}
+
+void async_end_and_stop(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] { w.callback(0, async_stoppable(*source)); });
+  w.caller([&w] { w.end(0); });
+  w.caller([&w, source] { w.stop(*source); });
+}
+
+void async_follower_stopped(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] {
+    w.callback(0);
+    w.coroutine(0, true, async_stoppable(*source));
+  });
+  w.caller([&w] { w.end(0); });
+  w.caller([&w, source] { w.stop(*source); });
+}
+
+void async_two_stopped(world& w) {
+  auto* const first = &w.stop_source();
+  auto* const second = &w.stop_source();
+  w.caller([&w, first, second] {
+    w.callback(0);
+    w.callback_at_once(0, async_stoppable(*first));
+    w.callback_at_once(0, async_stoppable(*second));
+    w.stop(*first);
+  });
+  w.caller([&w, second] {
+    w.await_joined(0);
+    w.stop(*second);
+  });
+  w.caller([&w] {
+    w.await_back(0);
+    w.end(0);
+  });
+}
+
+/// The frame is destroyed by the thread of its executor, before or after its task was posted or run.
+void async_destroyed(world& w, bool stopped) {
+  auto* const source = &w.stop_source();
+  w.caller([&w] { w.callback(0); });
+  w.caller([&w, source, stopped] {
+    const int frame = w.coroutine(0, false, stopped ? async_stoppable(*source) : how());
+    w.run_resumptions();
+    w.destroy(frame);
+    w.run_resumptions();
+  });
+  w.caller([&w] { w.end(0); });
+  if (stopped) w.caller([&w, source] { w.stop(*source); });
+}
+void async_end_and_destruction(world& w) { async_destroyed(w, false); }
+void async_end_stop_and_destruction(world& w) { async_destroyed(w, true); }
+
+void async_newcomer(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] { w.callback(0, async_stoppable(*source)); });
+  w.caller([&w, source] { w.stop(*source); });
+  w.caller([&w] { w.callback_at_once(0); });
+  w.caller([&w] { w.end(0); });
+}
+
+void async_everything(world& w) {
+  async_destroyed(w, true);
+  w.caller([&w] { w.callback_at_once(0); });
+}
+
+void async_beside_threads(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w] { w.call(0); });
+  w.caller([&w, source] { w.coroutine(0, true, async_stoppable(*source)); });
+  w.caller([&w, source] { w.stop(*source); });
+}
+
 const std::array table{
     scenario{"pair", "2 threads, 1 call each, 1 key", all, all, one_shard, pair},
     scenario{"two_by_two", "2 threads, 2 calls each, 1 key", all, all, one_shard, two_by_two},
@@ -345,6 +427,23 @@ const std::array table{
              executor_left_then_destroyed},
     scenario{"executor_drops", "executor drops a task for two callers", 4, 3, one_shard,
              executor_drops},
+    scenario{"async_end", "callback, inline coroutine, the end", all, 3, one_shard, async_end},
+    scenario{"async_stop", "callback, its stop against the end", all, 3, one_shard,
+             async_end_and_stop},
+    scenario{"async_follower_stop", "inline coroutine, its stop against the end", all, 3, one_shard,
+             async_follower_stopped},
+    scenario{"async_two_stops", "2 inline followers, each stopped by its thread", 3, 2, one_shard,
+             async_two_stopped},
+    scenario{"async_destroyed_frame", "coroutine on an executor: end, destruction", 3, 2, one_shard,
+             async_end_and_destruction},
+    scenario{"async_destroyed_stop", "the same, and its stop", 3, 2, one_shard,
+             async_end_stop_and_destruction},
+    scenario{"async_newcomer", "callback: its stop, the end, a newcomer", 3, 2, one_shard,
+             async_newcomer},
+    scenario{"async_everything", "end, stop, destruction and a newcomer", 2, 1, one_shard,
+             async_everything},
+    scenario{"async_threads", "a thread leads, a coroutine follows and is stopped", all, 3,
+             one_shard, async_beside_threads},
     scenario{"circle", "2 keys crossed", all, all, two_shards, circle_of_two},
     scenario{"circle_of_three", "3 keys in a circle", all, all, two_shards, circle_of_three},
     scenario{"circle_over", "a key for which its leader has been waited for", all, all, two_shards,

@@ -63,8 +63,10 @@ class scheduler {
   /// are known to be independent. All other mutexes count as one.
   void know(const void* mutex, const char* name);
 
-  /// Gives each thread a value of its own of this thread-local word of the code under test.
-  static void keep(std::size_t& word) noexcept { the_fibers().keep(word); }
+  /// Gives each thread values of its own of these thread-local words of the code under test.
+  static void keep(std::size_t& first, std::size_t& second) noexcept {
+    the_fibers().keep(first, second);
+  }
 
   /// Runs the threads to their ends, and forgets them and the mutexes.
   void run(strategy& decides, observer& sees);

@@ -22,6 +22,14 @@ struct reveal {
 };
 template struct reveal<&group_type::shards_>;
 
+using trampoline = singleflight::detail::trampoline;
+trampoline*& trampoline_of_this_thread();
+template <auto Current>
+struct reveal_trampoline {
+  friend trampoline*& trampoline_of_this_thread() { return Current(); }
+};
+template struct reveal_trampoline<&trampoline::current>;
+
 constexpr std::array<const char*, 2> shard_names{"shard 0", "shard 1"};
 
 }  // namespace
@@ -42,7 +50,9 @@ world::world(scheduler& threads, const plan& p)
   // Their mutexes come first in them; if they did not, they would only be unknown.
   threads_.know(&singleflight::detail::the_wait_graph(), "the wait graph");
   threads_.know(&shards.owned(), "the owned calls");
-  scheduler::keep(singleflight::detail::calls_led_by_this_thread);
+  static_assert(sizeof(trampoline*) == sizeof(std::size_t));
+  scheduler::keep(singleflight::detail::calls_led_by_this_thread,
+                  reinterpret_cast<std::size_t&>(trampoline_of_this_thread()));
 }
 
 // --- Set-up --------------------------------------------------------------------------------------
@@ -116,7 +126,7 @@ void world::leave(entry& e) {
 
 void world::say(const entry& e, const char* what) const {
   if (!threads_.tracing()) return;
-  constexpr std::array<const char*, 4> names{"", "call", "forget", "stop"};
+  constexpr std::array<const char*, 5> names{"", "call", "forget", "stop", "end"};
   std::printf("            %s %d for key %d: %s\n", names.at(static_cast<std::size_t>(e.what)),
               e.number, e.on, what);
 }
@@ -201,6 +211,120 @@ void world::stop(std::stop_source& source) {
   entry& e = enter(action::stop, 0);
   source.request_stop();
   leave(e);
+}
+
+// --- Asynchronous callers ------------------------------------------------------------------------
+
+/// What an asynchronous caller was answered, on whatever thread.
+template <class Answer>
+void world::resume(entry& e, const Answer& make) {
+  expect(++e.resumed == 1, "an asynchronous caller is resumed twice");
+  expect(!e.may_stay, "a coroutine is resumed whose frame was destroyed");
+  try {
+    make();
+  } catch (const loader_error& error) {
+    got(e, error);
+  } catch (const singleflight::call_error& error) {
+    refused(e, error.code());
+  }
+  say(e, e.outcome.c_str());
+}
+
+template <class Start>
+void world::callback(key k, const how& h, const Start& start) {
+  const singleflight::async_options options = options_of(h);
+  entry& e = enter(action::call, k, h);
+  group_->async_call(
+      k, singleflight::resume_inline, options,
+      [this, &e, &start](singleflight::leader<value> mine) {
+        e.call.runs = 1;
+        e.call.leader = nothing;
+        if (e.manner.loader_takes_token) e.call.token = mine.stop_token();
+        start(e, std::move(mine));
+      },
+      [this, &e](singleflight::outcome<value> o) {
+        resume(e, [&] { got(e, std::move(o).result()); });
+      });
+  leave(e);
+}
+
+void world::callback(key k, const how& h) {
+  callback(k, h, [this](entry& e, singleflight::leader<value> mine) {
+    leaders_.emplace_back(&e, std::move(mine));
+  });
+}
+
+void world::callback_at_once(key k, const how& h) {
+  callback(k, h, [](const entry& e, singleflight::leader<value> mine) {
+    std::move(mine).set_value(value(e.number));
+  });
+}
+
+template <class On>
+support::frame world::ask(world& w, entry& e, On on) {
+  const singleflight::async_options options = w.options_of(e.manner);
+  try {
+    auto r = co_await w.group_->co_call(e.on, on, options, plain_loader{&w, &e});
+    w.resume(e, [&] { w.got(e, r); });
+  } catch (...) {
+    const std::exception_ptr why = std::current_exception();
+    w.resume(e, [&] { std::rethrow_exception(why); });
+  }
+}
+
+int world::coroutine(key k, bool inlined, const how& h) {
+  asynchronous_ = true;
+  entry& e = enter(action::call, k, h);
+  const int number = static_cast<int>(coroutines_.size());
+  auto& mine = coroutines_.emplace_back(&e, support::frame());
+  if (inlined) {
+    mine.second = ask(*this, e, singleflight::resume_inline);
+  } else {
+    mine.second = ask(*this, e, posts{this});
+  }
+  leave(e);
+  return number;
+}
+
+void world::end(key k) {
+  asynchronous_ = true;
+  const auto of_key = [this, k] {
+    return std::find_if(leaders_.begin(), leaders_.end(),
+                        [k](const auto& l) { return l.first->on == k; });
+  };
+  threads_.await([&] { return of_key() != leaders_.end() || (back_ & only(0)) != 0; });
+  threads_.touch({.writes = objects::everything});
+  const auto found = of_key();
+  if (found == leaders_.end()) return;
+  entry& of = *found->first;
+  singleflight::leader<value> mine = std::move(found->second);
+  leaders_.erase(found);
+  entry& e = enter(action::end, k);
+  std::move(mine).set_value(value(of.number));
+  leave(e);
+}
+
+void world::destroy(int coroutine) {
+  auto& [e, frame] = coroutines_[static_cast<std::size_t>(coroutine)];
+  entry& mine = enter(action::stop, 0);
+  e->may_stay = e->resumed == 0;
+  if (e->may_stay) e->outcome = "destroyed";
+  frame.destroy();
+  leave(mine);
+}
+
+void world::run_resumptions() {
+  threads_.touch({.writes = objects::everything});
+  while (!resumptions_.empty()) {
+    const std::function<void()> task = std::move(resumptions_.front());
+    resumptions_.erase(resumptions_.begin());
+    task();
+  }
+}
+
+void world::await_resumption() {
+  threads_.await([this] { return !resumptions_.empty(); });
+  threads_.touch({.writes = objects::everything});
 }
 
 template <class Condition>
@@ -293,6 +417,7 @@ value world::load(entry& e, const std::stop_token* token) {
 /// threads, of whom the last to go matters; who waits for one has let go of it.
 footprint world::outside_critical_sections() {
   const auto me = static_cast<std::size_t>(threads_.current());
+  if (asynchronous_) return {.writes = objects::everything};  // callers resume each other anywhere
   if (destroyer_ == threads_.current()) return {.writes = objects::everything};
   if ((workers_ & only(threads_.current())) != 0) {
     return loading_[me] ? footprint() : footprint{.writes = objects::others};
@@ -490,6 +615,13 @@ const world::entry* world::listed_call_for(key k) const {
 // --- The end -------------------------------------------------------------------------------------
 
 std::uint64_t world::judge() {
+  leaders_.clear();
+  for (const entry& e : entries_) {
+    const bool asked = e.what == action::call && e.outcome.empty();
+    expect(!asked, "an asynchronous caller was not resumed");
+  }
+  coroutines_.clear();
+  resumptions_.clear();
   if (group_ != nullptr) {
     for (const shard_type& s : shards_->all()) {
       expect(s.listed() == 0, "a call is listed at the end");

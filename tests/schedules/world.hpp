@@ -27,7 +27,10 @@ namespace schedules {
 }  // namespace schedules
 #define SINGLEFLIGHT_ASSERT(condition, rule) \
   ((condition) ? static_cast<void>(0) : schedules::rule_broken(rule))
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
+
+#include "../tasks.hpp"
 
 namespace schedules {
 
@@ -144,6 +147,27 @@ class world : public observer {
   void forget(key k);
   void forget_unshared(key k);
   void stop(std::stop_source& source);
+
+  // Asynchronous callers: callbacks that are called inline, whose calls another thread ends, and
+  // coroutines. `h.options` may have a stop token.
+
+  /// Makes an asynchronous call, or joins one. One that is begun here is ended by `end`.
+  void callback(key k, const how& h = {});
+  /// The same, and ends the call at once that it begins.
+  void callback_at_once(key k, const how& h = {});
+  /// Has a coroutine ask, which is resumed inline, or by a task that `run_resumptions` runs. One that
+  /// begins a call loads at once. Returns: its number, for `destroy`.
+  int coroutine(key k, bool inlined, const how& h = {});
+  /// Waits until the first thread has begun a call for that key by `callback`, and ends it; does
+  /// nothing if that thread is back and has begun none.
+  void end(key k);
+  /// Destroys the frame of a coroutine. It must not be resumed meanwhile.
+  void destroy(int coroutine);
+  /// Runs what resumes coroutines on this thread, their executor.
+  void run_resumptions();
+  /// Blocks until there is something to run in there.
+  void await_resumption();
+
   /// Blocks until a loader has begun for that key.
   void await_loading(key k);
   /// Blocks until a caller has joined a call for that key.
@@ -161,7 +185,7 @@ class world : public observer {
   static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
   static constexpr int nothing = -1;
 
-  enum class action { none, call, forget, stop };
+  enum class action { none, call, forget, stop, end };
 
   /// One operation of one thread, and the call that it began, if it did. A call goes by the number
   /// of the entry that began it.
@@ -181,6 +205,8 @@ class world : public observer {
     int unlisted = nothing;  // the call that it has forgotten
     enum class account { none, led, joined } counted = account::none;  // the first thing it did
     std::string outcome;
+    int resumed = 0;        // of an asynchronous caller
+    bool may_stay = false;  // unanswered, since its frame was destroyed
 
     struct {
       const call_type* running = nullptr;  // until it has ended
@@ -224,6 +250,26 @@ class world : public observer {
   template <class Condition>
   void await_call(key k, const Condition& holds);
   void forgot(entry& e, bool did);
+  [[nodiscard]] singleflight::async_options options_of(const how& h) {
+    asynchronous_ = true;
+    singleflight::async_options options;
+    if (h.options) options.stop = h.options->stop;
+    return options;
+  }
+  template <class Start>
+  void callback(key k, const how& h, const Start& start);
+  template <class Answer>
+  void resume(entry& e, const Answer& make);
+  struct posts {
+    world* in;
+    template <class Task>
+    void operator()(Task task) const {
+      in->resumptions_.emplace_back(std::move(task));
+    }
+  };
+  template <class On>
+  static support::frame ask(world& w, entry& e, On on);
+
   template <class Task>
   void enqueue(Task task) {
     tasks_.emplace_back(std::move(task));
@@ -281,6 +327,10 @@ class world : public observer {
   std::array<int, max_threads> ended_{};     // whose call each thread has ended last
   std::deque<std::stop_source> stop_sources_;
   std::vector<std::pair<entry*, std::shared_future<value>>> futures_;
+  bool asynchronous_ = false;  // whether any caller is
+  std::vector<std::pair<entry*, singleflight::leader<value>>> leaders_;
+  std::deque<std::pair<entry*, support::frame>> coroutines_;
+  std::vector<std::function<void()>> resumptions_;
 };
 
 }  // namespace schedules

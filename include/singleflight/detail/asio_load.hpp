@@ -75,6 +75,11 @@ class load_canceller {
   std::shared_ptr<typename Asio::cancellation_signal> signal_;
 };
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsubobject-linkage"  // of a lambda in a header, as a loader
+#endif
+
 /// Awaits what the loader returns and ends the call with it. `Cancel` is called when no caller is left.
 template <class Awaitable, class Key, class Value, class Load, class Cancel>
 Awaitable drive_asio(leader<Value> lead, std::shared_ptr<owned_call<Key, Value>> call, Load load,
@@ -98,6 +103,10 @@ Awaitable drive_asio(leader<Value> lead, std::shared_ptr<owned_call<Key, Value>>
   }
   if (failed != nullptr) std::move(lead).set_exception(std::move(failed));
 }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 template <class Asio, class Executor, class Key, class Value, class Load>
 void spawn_load(const Executor& executor, std::shared_ptr<owned_call<Key, Value>> call,

@@ -159,7 +159,10 @@ class asio_operation final
   /// What a request by the cancellation slot does. A slot belongs to one thread at a time, so it is
   /// connected and cleared where the handler runs, and never where the call ends.
   struct canceller {
+    explicit canceller(std::shared_ptr<asio_operation> o) noexcept : waiting(std::move(o)) {}
+
     std::shared_ptr<asio_operation> waiting;
+
     void operator()(typename Asio::cancellation_type type) const noexcept {
       if (type == Asio::cancellation_type::none) return;
       waiting->cancelled_ = true;

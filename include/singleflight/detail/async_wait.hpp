@@ -87,7 +87,7 @@ struct async_access {
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call that
 /// it has begun is started, and then waiting. Told to stop while it enters or starts, it is not put into
 /// the list any more. Who takes it out of the list, or finds that it must not be put there, decides what
-/// becomes of it.
+/// becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
  public:
@@ -285,6 +285,7 @@ class async_wait : public waiter_node {
 
   /// Returns: the result, once. Throws: what `do_call` would throw.
   [[nodiscard]] result<Value> take() {
+    phase_.store(phase::taken, std::memory_order_relaxed);  // it is in no list any more: see abandon
     if (why_) throw_call_error(*why_);
     if (begun_ != nullptr) return begun_->take();
     static_cast<void>(future_.get());
@@ -315,7 +316,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
 
  private:
-  enum class phase : unsigned char { entering, starting, waiting, stopped, late };
+  enum class phase : unsigned char { entering, starting, waiting, stopped, late, taken };
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
@@ -372,6 +373,10 @@ class async_wait : public waiter_node {
     t->tell_ended(with_value);
   }
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdangling-pointer"  // where it is left dangling, this is gone
+#endif
   /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
   bool stop_loader(stop_source loader) noexcept {
@@ -382,6 +387,9 @@ class async_wait : public waiter_node {
     gone_ = nullptr;
     return true;
   }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #if defined(__cpp_lib_jthread)
   struct stopper {

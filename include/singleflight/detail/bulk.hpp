@@ -74,8 +74,9 @@ class bulk {
   bulk(const bulk&) = delete;
   bulk& operator=(const bulk&) = delete;
 
-  /// Leaves what it has not waited for, if its thread is ended.
+  /// Ends what it has begun, and leaves what it has not waited for, if its thread is ended.
   ~bulk() {
+    batch_.give_up();
     for (joined_key& j : joined_) {
       if (!j.over) j.wait.abandon(j.key.home);
     }
@@ -104,7 +105,12 @@ class bulk {
                                                (std::min)(count_, max_batch_));
       begin_elsewhere_ = {own.get(), [](void* to, key_type& k) { static_cast<batch*>(to)->add(k); },
                           0};
-      first ? enter_all() : enter_pending();
+      try {
+        first ? enter_all() : enter_pending();
+      } catch (...) {  // its thread is ended
+        own->give_up();
+        throw;
+      }
       if (own->size() > 0 && own->launch(executor, fn)) {
         for_own([](joined_key& j) { j.key.elsewhere->handed_over(); });
       }
@@ -130,7 +136,7 @@ class bulk {
 
   [[nodiscard]] std::vector<outcome<Value>> take_answers() {
     for (const repetition& r : repetitions_) {
-      answers_[r.position] = outcome_maker::again(answers_[r.key->first]);
+      outcome_maker::renew_as(answers_[r.position], answers_[r.key->first]);
     }
     return std::move(answers_);
   }
@@ -207,7 +213,8 @@ class bulk {
         begin(home, k, running);
       }
     } catch (...) {
-      answer(k, current_failure());
+      if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
+      answer(k, std::current_exception());
     }
     return entered::yes;
   }
@@ -296,7 +303,7 @@ class bulk {
     key_type& k = j.key;
     try {
       if (auto got = j.wait.wait(k.home, k.me)) {
-        answers_[k.first] = outcome_maker::of(*std::move(got));
+        outcome_maker::renew(answers_[k.first], *std::move(got));
       } else {
         k.once_more = once_more_ = true;
       }
@@ -307,7 +314,7 @@ class bulk {
   }
 
   SINGLEFLIGHT_DETAIL_NOINLINE void answer(key_type& k, std::exception_ptr why) {
-    answers_[k.first] = outcome_maker::failed<Value>(std::move(why));
+    outcome_maker::renew(answers_[k.first], std::move(why));
   }
 
   Group& group_;

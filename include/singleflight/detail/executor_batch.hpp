@@ -88,6 +88,9 @@ class executor_batch final
     keys_.push_back(&k);
   }
 
+  /// Fails its calls before it is launched: the thread that begins them is being ended.
+  void give_up() noexcept { fail_rest(make_call_error(reason::leader_exited)); }
+
   /// Gives the batch to its executor. Returns: whether that has returned.
   template <class Executor>
   [[nodiscard]] bool launch(Executor& executor, const Fn& fn) {

@@ -82,6 +82,11 @@ class led_batch final : public batch_context<Key, Value> {
     if (any_is_open()) fail_rest(make_call_error(reason::no_value));
   }
 
+  /// Fails what is open: the thread that leads it is being ended.
+  void give_up() {
+    if (any_is_open()) fail_rest(make_call_error(reason::leader_exited));
+  }
+
  private:
   struct withdrawal_of_all {
     key_type* first;
@@ -209,10 +214,10 @@ class led_batch final : public batch_context<Key, Value> {
   void give(key_type& k, loaded<Value>& value) {
     if (k.own.handed_out()) return share(k, value);
     try {
-      outcome_maker::renew(answers_[k.first], value);
+      outcome_maker::renew_unshared(answers_[k.first], value);
     } catch (...) {  // the move threw
       detail::count_failure(k.home);
-      answers_[k.first] = outcome_maker::failed<Value>(current_failure());
+      outcome_maker::renew(answers_[k.first], current_failure());
       if (std::current_exception() == nullptr) throw;
     }
   }
@@ -220,17 +225,19 @@ class led_batch final : public batch_context<Key, Value> {
   SINGLEFLIGHT_DETAIL_NOINLINE void share(key_type& k, loaded<Value>& value) {
     try {
       detail::publish(k.home, k.own, value);
-      answers_[k.first] = outcome_maker::of(result_maker::of<Value>(
-          std::shared_future<Value>(k.own.shared->channel->future), k.own.joined(), true));
+      outcome_maker::renew(
+          answers_[k.first],
+          result_maker::of<Value>(std::shared_future<Value>(k.own.shared->channel->future),
+                                  k.own.joined(), true));
     } catch (...) {  // the move threw, which has been counted
-      answers_[k.first] = outcome_maker::failed<Value>(current_failure());
+      outcome_maker::renew(answers_[k.first], current_failure());
       if (std::current_exception() == nullptr) throw;
     }
   }
 
   SINGLEFLIGHT_DETAIL_NOINLINE void give_failure(key_type& k, const std::exception_ptr& why) {
     detail::publish_failure(k.own, why);
-    answers_[k.first] = outcome_maker::failed<Value>(why);
+    outcome_maker::renew(answers_[k.first], why);
   }
 
   struct finder {
