@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The matrix of kinds of callers, with values of type int.
-#include <gtest/gtest.h>
-
 #include "async_matrix.hpp"
+
+#include <gtest/gtest.h>
 
 namespace {
 

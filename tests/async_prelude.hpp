@@ -18,7 +18,8 @@
 #include "tasks.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wsubobject-linkage"  // the code of the page is in a header only here
+#pragma GCC diagnostic ignored \
+    "-Wsubobject-linkage"  // the code of the page is in a header only here
 #endif
 
 namespace async_guide {
@@ -70,9 +71,8 @@ class database {
   template <class Done>
   void load_then(const std::string& id, Done done) {
     ++loads;
-    answers_.post([row = rows.at(id), kept = std::make_shared<Done>(std::move(done))] {
-      (*kept)(row);
-    });
+    answers_.post(
+        [row = rows.at(id), kept = std::make_shared<Done>(std::move(done))] { (*kept)(row); });
   }
 
   std::map<std::string, template_details> rows{

@@ -612,7 +612,8 @@ TEST(BulkLeaving, ByTheEndOfItsThreadTakesItOutOfAllAccounts) {
   EXPECT_EQ(flights.stats().failed, 1U);
 #if defined(__cpp_lib_jthread)
   std::promise<pthread_t> id;
-  std::stop_source stop;  // so that it waits in a condition variable, where a thread can be cancelled
+  std::stop_source
+      stop;  // so that it waits in a condition variable, where a thread can be cancelled
   std::thread cancelled([&] {
     id.set_value(pthread_self());
     std::ignore = flights.do_many({1, 2}, {.call = {.stop = stop.get_token()}}, tenfold);

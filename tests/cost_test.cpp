@@ -473,7 +473,9 @@ TEST(Locks, AreTwoOrThreeMoreForAFollowerInsideALoader) {
 
 TEST(Locks, AreEightToBeginACallOnAnExecutorAndOneToJoinIt) {
   group<int, int> g;
-  const auto here = [](auto task) { task(); };  // one less, since the call is over before it is queued
+  const auto here = [](auto task) {
+    task();
+  };  // one less, since the call is over before it is queued
   EXPECT_EQ(cost_of([&] { (void)g.do_async(1, here, [] { return 42; }); }).locks, 7);
   EXPECT_EQ(cost_of([&] { (void)g.do_call_on(1, here, {}, [] { return 42; }); }).locks, 7);
   std::function<void()> queued;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A loader that fills a cache leaves nothing in it that was read before a write: put unless forgotten,
 // look again whether it was, and if so erase. Every order of the steps of one reader and one writer is
-// tried on a real group; tests/schedules does so with several readers and with evictions.
+// tried on a real group.
 #include <gtest/gtest.h>
 
 #include <array>

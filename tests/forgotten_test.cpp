@@ -111,21 +111,22 @@ TEST(Context, GivesTheStopToken) {
     std::stop_source caller;
     std::promise<bool> seen;
     const singleflight::call_options options{.stop = caller.get_token()};
-    EXPECT_THROW(flights.do_call_on("a", run, options,
-                                    [&](const call_context& c) {
-                                      if (early) {
-                                        const std::stop_token told = c.stop_token();
-                                        caller.request_stop();
-                                        while (!told.stop_requested()) std::this_thread::yield();
-                                      } else {
-                                        caller.request_stop();
-                                        while (flights.stats().waiting > 0) {
-                                          std::this_thread::yield();
-                                        }
-                                      }
-                                      seen.set_value(c.stop_token().stop_requested());
-                                      return 1;
-                                    }),
+    EXPECT_THROW(std::ignore = flights.do_call_on("a", run, options,
+                                                  [&](const call_context& c) {
+                                                    if (early) {
+                                                      const std::stop_token told = c.stop_token();
+                                                      caller.request_stop();
+                                                      while (!told.stop_requested())
+                                                        std::this_thread::yield();
+                                                    } else {
+                                                      caller.request_stop();
+                                                      while (flights.stats().waiting > 0) {
+                                                        std::this_thread::yield();
+                                                      }
+                                                    }
+                                                    seen.set_value(c.stop_token().stop_requested());
+                                                    return 1;
+                                                  }),
                  singleflight::call_error);
     EXPECT_TRUE(seen.get_future().get());
   }

@@ -95,7 +95,8 @@ void run(const settings& chosen) {
 // NOLINTNEXTLINE(bugprone-exception-escape): what escapes ends the program, as it must
 int main(int argc, char** argv) {
   template_service::settings chosen;
-  CLI::App app("Serves templates: GET /template-details?id=1&locale=de, ?id=1,2,3, /healthz, /metrics.");
+  CLI::App app(
+      "Serves templates: GET /template-details?id=1&locale=de, ?id=1,2,3, /healthz, /metrics.");
   template_service::add_flags(app, chosen);
   CLI11_PARSE(app, argc, argv);
   if (mysql_library_init(0, nullptr, nullptr) != 0) return 1;

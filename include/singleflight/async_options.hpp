@@ -18,6 +18,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 struct resume_inline_t {
   explicit resume_inline_t() = default;
 };
+/// The one object of its type, to be given where an executor could be.
 inline constexpr resume_inline_t resume_inline{};
 
 /// What an asynchronous caller wants of its entry, whatever others want. There is no deadline, since

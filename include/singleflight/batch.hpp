@@ -69,20 +69,25 @@ class batch {
   /// Over the keys.
   class iterator {
    public:
-    using value_type = Key;
-    using difference_type = std::ptrdiff_t;
-    using reference = const Key&;
-    using pointer = const Key*;
-    using iterator_category = std::forward_iterator_tag;
+    using value_type = Key;                               ///< A key.
+    using difference_type = std::ptrdiff_t;               ///< Of positions.
+    using reference = const Key&;                         ///< The key is the call's own.
+    using pointer = const Key*;                           ///< Likewise.
+    using iterator_category = std::forward_iterator_tag;  ///< It has no way back.
 
     iterator() = default;
+    /// Returns: the key.
     [[nodiscard]] const Key& operator*() const noexcept { return (*at_)->own.key; }
+    /// Returns: where the key is.
     [[nodiscard]] const Key* operator->() const noexcept { return &(*at_)->own.key; }
+    /// Goes on to the next key.
     iterator& operator++() noexcept {
       ++at_;
       return *this;
     }
+    /// Goes on to the next key. Returns: the iterator as it was.
     iterator operator++(int) noexcept { return iterator(at_++); }
+    /// Whether both show the same position.
     [[nodiscard]] bool operator==(const iterator&) const = default;
 
    private:
@@ -90,8 +95,8 @@ class batch {
     explicit iterator(key_type* const* at) noexcept : at_(at) {}
     key_type* const* at_ = nullptr;
   };
-  using const_iterator = iterator;
-  using value_type = Key;
+  using const_iterator = iterator;  ///< The keys cannot be changed.
+  using value_type = Key;           ///< A key.
 
   batch(const batch&) = delete;
   batch& operator=(const batch&) = delete;
@@ -100,7 +105,9 @@ class batch {
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
   /// Precondition: `i < size()`, as for the members below. Lifetime: of the batch.
   [[nodiscard]] const Key& operator[](std::size_t i) const noexcept { return at(i).own.key; }
+  /// Returns: the first key.
   [[nodiscard]] iterator begin() const noexcept { return iterator(keys_.data()); }
+  /// Returns: behind the last key.
   [[nodiscard]] iterator end() const noexcept { return iterator(keys_.data() + keys_.size()); }
 
   /// Settles a key with its value. What moving the value throws, all who wait for the key get.
@@ -132,6 +139,7 @@ class batch {
   /// Settles a key with an exception, which all who wait for it get. The other keys do not notice.
   /// Precondition: `why` is not null. Complexity: as `set_at`, as `set`.
   void fail_at(std::size_t i, std::exception_ptr why) { all_.fail(at(i), checked(std::move(why))); }
+  /// As above, by key. Returns: false, with no effect, if the batch does not have the key.
   bool fail(const Key& key, std::exception_ptr why) {
     key_type* const found = all_.find(key);
     if (found != nullptr) all_.fail(*found, checked(std::move(why)));

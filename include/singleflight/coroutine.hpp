@@ -50,6 +50,9 @@
 //     threads or have an executor; or it is not suspended at all, if the call ends while it is begun.
 //     Many callers, and many calls that end each other, take a bounded stack.
 //
+// Options with a stop token are to be named: g++ 12 destroys a temporary that is made by braces inside a
+// co_await expression twice.
+//
 // A coroutine may be destroyed while it is suspended in here. It is then one caller less, as if it had
 // left. Where it has an executor, it may be destroyed even after the task was posted, on the same
 // executor as it is resumed on, so that both do not happen at once. It must not be destroyed by the

@@ -155,9 +155,9 @@ template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = 
           class Observer = no_observer>
 class group {
  public:
-  using key_type = Key;
-  using value_type = Value;
-  using observer_type = Observer;
+  using key_type = Key;            ///< The type of a key.
+  using value_type = Value;        ///< The type of a value.
+  using observer_type = Observer;  ///< The type of the observer.
 
  private:
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,

@@ -63,6 +63,7 @@ struct leader_maker;
 template <class Value>
 class [[nodiscard]] leader {
  public:
+  /// Takes over the call; the other leads none any more.
   leader(leader&&) noexcept = default;
   /// Gives up the call that it leads, if any.
   leader& operator=(leader&& other) noexcept {

@@ -37,6 +37,7 @@ class [[nodiscard]] outcome {
   using result_type = singleflight::result<Value>;
 
  public:
+  /// For the library: the place of an outcome that is still to come.
   explicit outcome(detail::no_outcome_yet) noexcept : held_(std::in_place_index<1>) {}
 
   /// Returns: whether the call gave a value.

@@ -74,10 +74,11 @@ struct no_refresh {};
 /// keeps one, `erase(key)` drops it. Each may throw.
 template <class Find, class Put, class Erase>
 struct cache_functions {
-  Find find;
-  Put put;
-  Erase erase;
+  Find find;    ///< Looks up a key.
+  Put put;      ///< Keeps an entry.
+  Erase erase;  ///< Drops a key.
 };
+/// Takes the types of the three functions.
 template <class Find, class Put, class Erase>
 cache_functions(Find, Put, Erase) -> cache_functions<Find, Put, Erase>;
 
@@ -118,8 +119,9 @@ class read_through {
                 "cache keeps one; make it a std::shared_ptr");
 
  public:
-  using entry = cache_entry<Value, Clock>;
-  using group_type = group<Key, entry, Hash, KeyEqual, Observer>;
+  using entry = cache_entry<Value, Clock>;  ///< What the cache keeps.
+  using group_type =
+      group<Key, entry, Hash, KeyEqual, Observer>;  ///< By which callers share a load.
 
   /// Throws: `std::invalid_argument` if `jitter` is not in [0, 1); as the constructor of `group`.
   explicit read_through(Cache cache, read_options options = {}, Executor refresh = {},
@@ -217,6 +219,7 @@ class read_through {
   /// Returns: the group by which callers share a load. Its values are entries. For its `stats`, and
   ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again, erase.
   [[nodiscard]] group_type& flights() noexcept { return flights_; }
+  /// As above, to be looked at.
   [[nodiscard]] const group_type& flights() const noexcept { return flights_; }
 
   /// Returns: the cache.

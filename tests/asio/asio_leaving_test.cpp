@@ -3,6 +3,7 @@
 // context is destroyed. Compiled once for each Asio.
 #include <array>
 #include <atomic>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -207,6 +208,49 @@ TEST(AsioLeaving, FollowerGoesOnToANewerCallAtMaxAge) {
   std::move(hung).set_value(1);
   EXPECT_EQ(leads.calls + joins.calls, 2);
   support::expect_idle(flights);
+}
+
+/// A value that takes long to move, once its call has ended.
+struct slow_value {
+  struct gate {
+    std::function<bool()> ended;
+    std::atomic<bool> reached = false;
+    std::atomic<bool> open = false;
+  };
+
+  slow_value(int v, gate* g) : value(v), at(g) {}
+  slow_value(slow_value&& other) noexcept : value(other.value), at(other.at) {
+    if (at == nullptr || !at->ended()) return;
+    at->reached = true;
+    while (!at->open) std::this_thread::yield();
+  }
+  slow_value& operator=(slow_value&&) = delete;
+
+  int value;
+  gate* at;
+};
+
+TEST(AsioLeaving, FollowerWhoseCallHasEndedWaitsForItsResultAtMaxAge) {
+  singleflight::group<int, slow_value> flights({.max_age = 5ms});
+  slow_value::gate gate;
+  gate.ended = [&] { return flights.stats().in_flight == 0; };
+  asio::io_context io;
+  int got = 0;
+  auto leader = lead(flights, 1);
+  async_call(
+      flights, io, 1, [] { return slow_value(2, nullptr); },
+      [&](const std::exception_ptr& error, const auto& r) {
+        EXPECT_EQ(error, nullptr);
+        got = r->value;
+      });
+  support::threads ender;
+  ender.start([&] { std::move(leader).set_value(slow_value(1, &gate)); });
+  support::await([&] { return gate.reached.load(); }, "the call to have ended");
+  EXPECT_EQ(io.run_one(), 1U);  // the timer
+  EXPECT_EQ(got, 0);
+  gate.open = true;
+  io.run();
+  EXPECT_EQ(got, 1);
 }
 
 TEST(AsioLeaving, DeadlineBeforeMaxAgeIsADeadline) {
@@ -467,6 +511,29 @@ TEST(AsioLeaving, LastCallerToLeaveCancelsTheAwaitableOfTheLoad) {
   support::expect_idle(flights);
 #endif
 }
+
+#if defined(__cpp_lib_jthread)
+
+TEST(AsioLeaving, AwaitableThatNobodyWaitsForAnyMoreDoesNotBegin) {
+  flight_group flights;
+  asio::io_context io;
+  asio::io_context loads;
+  std::stop_source stop;
+  int begun = 0;
+  int cancelled = 0;
+  answer a;
+  async_call(
+      flights, loads, 1, {.stop = stop.get_token()}, [&] { return hang(begun, cancelled); },
+      asio::bind_executor(io, into(a)));
+  stop.request_stop();
+  loads.poll();
+  io.run();
+  EXPECT_EQ(a.code(), std::errc::operation_canceled);
+  EXPECT_EQ(begun, 0);
+  support::expect_idle(flights);
+}
+
+#endif
 
 TEST(AsioLeaving, CoroutinesWithTheirFramesGoWithTheContext) {
   flight_group flights;

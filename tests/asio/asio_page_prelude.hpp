@@ -22,7 +22,8 @@
 #include <utility>
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wsubobject-linkage"  // the code of the page is in a header only here
+#pragma GCC diagnostic ignored \
+    "-Wsubobject-linkage"  // the code of the page is in a header only here
 #endif
 
 namespace asio_page {

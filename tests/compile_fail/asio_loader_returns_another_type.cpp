@@ -8,5 +8,6 @@
 struct row {};
 
 void use(singleflight::group<int, int>& g, boost::asio::io_context& io) {
-  (void)singleflight::async_call(g, io, 1, [] { return row(); }, boost::asio::use_future);
+  (void)singleflight::async_call(
+      g, io, 1, [] { return row(); }, boost::asio::use_future);
 }

@@ -246,8 +246,8 @@ const std::vector<operation> of_callbacks = {
          [](world& w) {
            told got;
            told refused;
-           w.async_call(w.k0, resume_inline, {},
-                        faulty_start([&w, &refused] { return value(w.ours); }), got.done());
+           w.async_call(w.k0, resume_inline, {}, faulty_start([&w] { return value(w.ours); }),
+                        got.done());
            got.take(w.ours);
            std::optional<leader<value>> lead;
            told outer;

@@ -101,6 +101,7 @@ Awaitable drive_asio(leader<Value> lead, std::shared_ptr<owned_call<Key, Value>>
   } catch (...) {
     failed = current_failure();
   }
+  // NOLINTNEXTLINE(bugprone-use-after-move): it was not, where something was thrown
   if (failed != nullptr) std::move(lead).set_exception(std::move(failed));
 }
 
@@ -116,10 +117,11 @@ void spawn_load(const Executor& executor, std::shared_ptr<owned_call<Key, Value>
   const auto signal = std::make_shared<typename Asio::cancellation_signal>();
   const auto spawn = [&](const auto& on) {
     using canceller = load_canceller<Asio, std::decay_t<decltype(on)>>;
-    Asio::co_spawn(on,
-                   detail::drive_asio<awaitable, Key, Value, Load>(
-                       std::move(lead), std::move(call), std::move(load), canceller(on, signal)),
-                   signal);
+    Asio::co_spawn(
+        on,
+        detail::drive_asio<awaitable, Key, Value, Load>(
+            std::move(lead), std::move(call), std::forward<Load>(load), canceller(on, signal)),
+        signal);
   };
   // To cancel a coroutine while it runs on another thread is a data race.
   if constexpr (std::is_convertible_v<typename Asio::template strand<Executor>, inner>) {
@@ -136,26 +138,27 @@ void run_on(const Executor& executor, const std::shared_ptr<owned_call<Key, Valu
             leader<Value> lead, Load&& load) {
   constexpr asio_load kind = find_asio_load<Asio, Key, Value, Load>();
   if constexpr (kind == asio_load::awaitable) {
-    detail::spawn_load<Asio>(executor, call, std::move(lead), std::move(load));
+    detail::spawn_load<Asio>(executor, call, std::move(lead), std::forward<Load>(load));
   } else {
-    Asio::dispatch(executor, [call, lead = std::move(lead), load = std::move(load)]() mutable {
-      if constexpr (kind == asio_load::leader) {
-        try {
-          std::move(load)(std::move(lead));
-        } catch (...) {
-          call->fail(current_failure());
-        }
-      } else {
-        const leading here;
-        if (!call->lead_here()) {
-          std::move(lead).set_exception(make_call_error(reason::nobody_waits));
-          return;
-        }
-        std::move(lead).set_from([&]() -> Value {
-          return detail::invoke_loader_in(std::move(load), call->get().key, lead.context());
+    Asio::dispatch(
+        executor, [call, lead = std::move(lead), load = std::forward<Load>(load)]() mutable {
+          if constexpr (kind == asio_load::leader) {
+            try {
+              std::move(load)(std::move(lead));
+            } catch (...) {
+              call->fail(current_failure());
+            }
+          } else {
+            const leading here;
+            if (!call->lead_here()) {
+              std::move(lead).set_exception(make_call_error(reason::nobody_waits));
+              return;
+            }
+            std::move(lead).set_from([&]() -> Value {
+              return detail::invoke_loader_in(std::move(load), call->get().key, lead.context());
+            });
+          }
         });
-      }
-    });
   }
 }
 

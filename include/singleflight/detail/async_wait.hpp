@@ -285,7 +285,8 @@ class async_wait : public waiter_node {
 
   /// Returns: the result, once. Throws: what `do_call` would throw.
   [[nodiscard]] result<Value> take() {
-    phase_.store(phase::taken, std::memory_order_relaxed);  // it is in no list any more: see abandon
+    phase_.store(phase::taken,
+                 std::memory_order_relaxed);  // it is in no list any more: see abandon
     if (why_) throw_call_error(*why_);
     if (begun_ != nullptr) return begun_->take();
     static_cast<void>(future_.get());
@@ -379,7 +380,7 @@ class async_wait : public waiter_node {
 #endif
   /// Runs the stop callbacks of the call's loader, if this was the last caller to leave.
   /// Returns: false if one of them has destroyed this.
-  bool stop_loader(stop_source loader) noexcept {
+  bool stop_loader(stop_source&& loader) noexcept {
     bool gone = false;
     gone_ = &gone;
     loader.request_stop();

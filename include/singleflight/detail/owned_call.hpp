@@ -50,7 +50,7 @@ class owned_call : public owned_calls::member,
   /// outlive its group.
   template <class K>
   owned_call(shard& home, owned_calls& every, std::uint64_t hash, K&& key, stop_source stop,
-             bool on_executor, block_ptr alive)
+             bool on_executor, const block_ptr& alive)
       : home_(home),
         every_(every),
         on_executor_(on_executor),
@@ -58,7 +58,7 @@ class owned_call : public owned_calls::member,
               std::move(stop)) {
     body_->shared.emplace();
     handle_.running = &*body_;
-    handle_.alive = std::move(alive);
+    handle_.alive = alive;
     handle_.node.by_thread = on_executor;
   }
   owned_call(const owned_call&) = delete;  // the map points into it
