@@ -383,6 +383,27 @@ TEST_F(Observer, IsToldWhoJoinsInAFuture) {
   EXPECT_EQ(events(), (words{"began 1", "joined 1 1 in_future", "ended 1 value 1"}));
 }
 
+// A batch tells nothing of its own keys, and captures nothing.
+TEST(ObserverOfBatches, IsToldWhoJoinsOneOfTheirKeys) {
+  const recorder told;
+  watched g({}, {}, {}, told);
+  const auto load = [&](auto& missing) {
+    (void)g.do_async(1, support::inline_executor, [] { return 0; });
+    missing.rest(42);
+  };
+  const words joined{"joined 1 1 in_future"};
+  span_of_this_thread = 7;
+  (void)g.do_many({1, 2}, load);
+  EXPECT_EQ(told.to->events(), joined);
+  {  // what is not set in new memory is not zero
+    std::vector<std::vector<unsigned char>> used;
+    for (std::size_t size = 16; size <= 1024; size += 16) used.emplace_back(size, 255);
+  }
+  (void)g.do_many_on({1, 2}, support::inline_executor, {}, load);
+  span_of_this_thread = 0;
+  EXPECT_EQ(told.to->events(), (words{joined[0], joined[0]}));
+}
+
 // --- Asynchronous callers --------------------------------------------------------------------------
 
 TEST_F(Observer, IsToldOfALeaderThatIsGivenAway) {

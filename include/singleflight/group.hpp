@@ -705,13 +705,13 @@ class group {
     seen.enters(wait.me);
     if constexpr (watch::tells) {
       auto teller = seen.make_teller(key);
-      const bool finishes_here = !std::exchange(wait.finishes_, true);
+      const bool finishes_here = !std::exchange(wait.finishes, true);
       detail::lock lock(home.mutex);
       const detail::entered now = enter_locked(wait, home, hash, key, begun, seen);
       if (now != detail::entered::ready)
         wait.teller = seen.arm(std::move(teller), begun != nullptr);
       lock.unlock();
-      if (finishes_here) wait.finishes_ = false;
+      if (finishes_here) wait.finishes = false;
       if (now == detail::entered::ready) seen.tell_refused(key, *wait.refused_for());
       if (now == detail::entered::begun) seen.tell_began_elsewhere(*begun);
       if (now != detail::entered::waits) return now;

@@ -200,7 +200,7 @@ class async_wait : public waiter_node {
     future_ = std::move(ticket.future);
     handle_ = std::move(ticket.handle);
     expiry_ = expiry;
-    if (finishes_) {
+    if (finishes) {
       if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
       const lock guard(handle_->waiters->mutex);
@@ -232,7 +232,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
 
   /// To be called when the loader of the call that it has begun has been started on this thread; by a
-  /// caller that `finishes_`, also when it has joined a call.
+  /// caller that `finishes`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (begun_ != nullptr && begun_->ended()) {
@@ -301,14 +301,13 @@ class async_wait : public waiter_node {
     }
   }
 
-  entry me;  // in the counters
+  entry me;                             // in the counters
+  std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
 
   /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
   /// what needs to know the call, or the observer be told first; and whether others than its stop token
   /// make it leave.
-  bool finishes_ = false;
-
-  std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
+  bool finishes = false;
 
  protected:
   ~async_wait() = default;
@@ -318,10 +317,11 @@ class async_wait : public waiter_node {
 
  private:
   enum class phase : unsigned char { entering, starting, waiting, stopped, late, taken };
+  std::atomic<phase> phase_ = phase::entering;  // in the same word as `finishes`
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
-    if (finishes_) return phase_.compare_exchange_strong(from, to);
+    if (finishes) return phase_.compare_exchange_strong(from, to);
 #if defined(__cpp_lib_jthread)
     if (on_stop_) return phase_.compare_exchange_strong(from, to);
 #endif
@@ -405,9 +405,8 @@ class async_wait : public waiter_node {
   const std::size_t attempts_;
   std::size_t failures_ = 0;
   std::shared_ptr<wait_node> inside_;  // null: inside no call
-  std::atomic<phase> phase_ = phase::entering;
-  std::optional<reason> why_;  // it gets no result
-  bool* gone_ = nullptr;       // to be set if it is destroyed
+  std::optional<reason> why_;          // it gets no result
+  bool* gone_ = nullptr;               // to be set if it is destroyed
 
   // Fixed while it waits.
   shard* home_ = nullptr;
