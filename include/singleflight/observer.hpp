@@ -80,9 +80,11 @@ enum class leaving : unsigned char {
 /// Why a caller could neither begin nor join a call.
 enum class refusal : unsigned char { deadline, stop, circle, full };
 
+/// Returns: the name of the enumerator.
 [[nodiscard]] constexpr const char* to_string(ending how) noexcept {
   return how == ending::value ? "value" : "exception";
 }
+/// Returns: the name of the enumerator.
 [[nodiscard]] constexpr const char* to_string(leaving why) noexcept {
   switch (why) {
     case leaving::deadline:
@@ -97,6 +99,7 @@ enum class refusal : unsigned char { deadline, stop, circle, full };
       return "gone";
   }
 }
+/// Returns: the name of the enumerator.
 [[nodiscard]] constexpr const char* to_string(refusal why) noexcept {
   switch (why) {
     case refusal::deadline:
@@ -149,19 +152,19 @@ template <class Capture>
 struct left_event {
   const Capture& leader;                       ///< What `capture` gave who began the call.
   std::chrono::steady_clock::duration waited;  ///< Since it joined or began the call.
-  leaving why;
-  bool began;  ///< It had begun the call, rather than joined it.
+  leaving why;                                 ///< The reason.
+  bool began;                                  ///< It had begun the call, rather than joined it.
 };
 
 /// A call has left the map because of its age.
 struct superseded_event {
-  std::chrono::steady_clock::duration age;
+  std::chrono::steady_clock::duration age;  ///< Since it was begun.
 };
 
 /// A caller could neither begin nor join a call.
 struct rejected_event {
-  refusal why;
-  bool again;  ///< The same entry of this caller has been counted before.
+  refusal why;  ///< The reason.
+  bool again;   ///< The same entry of this caller has been counted before.
 };
 
 namespace detail {

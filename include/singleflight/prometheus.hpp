@@ -100,12 +100,15 @@ class duration_histogram {
 /// derives from it.
 class prometheus_observer {
  public:
-  using histogram = prometheus::ClientMetric::Histogram;
+  using histogram = prometheus::ClientMetric::Histogram;  ///< In seconds.
 
   prometheus_observer() : data_(std::make_unique<data>()) {}
 
+  /// Adds to `loads`.
   void call_ended(const auto& e) const noexcept { data_->loads[index(e.how)].add(e.took); }
+  /// Adds to `waits`.
   void wait_ended(const auto& e) const noexcept { data_->waits[index(e.how)].add(e.waited); }
+  /// Adds to `waits`, unless the caller had begun the call.
   void left(const auto& e) const noexcept {
     if (!e.began) data_->left[index(e.why)].add(e.waited);
   }
@@ -162,6 +165,7 @@ class prometheus_collector final : public prometheus::Collectable {
     std::erase_if(sources_, [&](const one& s) { return s.source == &source; });
   }
 
+  /// Returns: the metrics of all that was added.
   [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override {
     report all;
     const std::lock_guard guard(mutex_);

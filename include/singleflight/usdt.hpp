@@ -76,30 +76,37 @@ template <class Key>
 /// The observer of a group that has probes. An observer that wants more derives from it.
 class usdt_observer {
  public:
+  /// Fires `singleflight:call_began`.
   void call_began(const auto& key, const auto& e) const noexcept {
     const auto [data, size] = detail::show(key);
     SINGLEFLIGHT_DETAIL_PROBE(call_began, 4, this, data, size, int{e.alone});
   }
+  /// Fires `singleflight:call_ended`.
   void call_ended(const auto& e) const noexcept {
     SINGLEFLIGHT_DETAIL_PROBE(call_ended, 4, this, detail::in_ns(e.took),
                               int{e.how == ending::value}, e.followers);
   }
+  /// Fires `singleflight:joined`.
   void joined(const auto& key, const auto& e) const noexcept {
     const auto [data, size] = detail::show(key);
     SINGLEFLIGHT_DETAIL_PROBE(joined, 4, this, data, size, e.followers);
   }
+  /// Fires `singleflight:wait_ended`.
   void wait_ended(const auto& e) const noexcept {
     SINGLEFLIGHT_DETAIL_PROBE(wait_ended, 3, this, detail::in_ns(e.waited),
                               int{e.how == ending::value});
   }
+  /// Fires `singleflight:left`.
   void left(const auto& e) const noexcept {
     SINGLEFLIGHT_DETAIL_PROBE(left, 4, this, detail::in_ns(e.waited), static_cast<int>(e.why),
                               int{e.began});
   }
+  /// Fires `singleflight:superseded`.
   void superseded(const auto& key, const auto& e) const noexcept {
     const auto [data, size] = detail::show(key);
     SINGLEFLIGHT_DETAIL_PROBE(superseded, 4, this, data, size, detail::in_ns(e.age));
   }
+  /// Fires `singleflight:rejected`.
   void rejected(const auto& key, const auto& e) const noexcept {
     const auto [data, size] = detail::show(key);
     SINGLEFLIGHT_DETAIL_PROBE(rejected, 4, this, data, size, static_cast<int>(e.why));
