@@ -103,7 +103,7 @@ LISTS = [
         ("README.md", row("stats()")),
         ("docs/debugging.md", SAMPLE),
         ("tests/debug/gdb_test.py", GDB),
-        ("examples/template_service/metrics.hpp", r"void add_group.*?^  }"),
+        ("include/singleflight/prometheus.hpp", r"void add_group.*?^  }"),
         ("tests/mutation/mutants.py", r'"group_stats": \[.*?\]'),
         (STATS, r"operator\+=.*?^  }"),
     ]),
@@ -111,7 +111,7 @@ LISTS = [
         ("README.md", row("stats()")),
         ("docs/debugging.md", SAMPLE),
         ("tests/debug/gdb_test.py", GDB),
-        ("examples/template_service/metrics.hpp", r"void add_group.*?^  }"),
+        ("include/singleflight/prometheus.hpp", r"void add_group.*?^  }"),
         (STATS, r"operator\+=.*?^  }"),
     ]),
     ("member of call_info", STATS, lambda: members(STATS, "call_info"), [
