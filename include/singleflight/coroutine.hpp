@@ -142,24 +142,25 @@ driver drive(leader<Value> lead, const Key& key, Load load) {
 #pragma GCC diagnostic pop
 #endif
 
-/// Calls the loader of a call that has begun.
+/// Calls the loader of a call that `wait` has begun.
 template <class Key, class Value, class Load>
-void start_loader(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
+void start_loader(async_wait<Key, Value>& wait, Load&& load) {
+  owned_call<Key, Value>& begun = wait.begun_here();
   using loaded_type = returned<Load, Key>;
   if constexpr (std::is_convertible_v<loaded_type, Value> || std::is_void_v<loaded_type>) {
     detail::start(begun, [&] {
       if constexpr (std::is_void_v<Value>) {
-        detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
-        begun->end_with({});
+        detail::invoke_loader_in(std::forward<Load>(load), begun.get().key, begun.context());
+        begun.end_with({});
       } else {
         loaded<Value> value =
-            detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
-        begun->end_with(std::move(value));
+            detail::invoke_loader_in(std::forward<Load>(load), begun.get().key, begun.context());
+        begun.end_with(std::move(value));
       }
     });
   } else {
     detail::start(begun, [&] {
-      detail::drive<Key, Value>(leader_maker::make<Value>(begun), begun->get().key,
+      detail::drive<Key, Value>(leader_maker::make<Value>(wait.begun()), begun.get().key,
                                 std::forward<Load>(load));
     });
   }
@@ -264,10 +265,9 @@ class co_call_awaiter final
       this->by = resumption_;
     }
     this->heed_stops();
-    std::shared_ptr<owned_call<key_type, value_type>> begun;
-    const entered now = async_access::enter(group_, *this, std::as_const(key_), begun);
+    const entered now = async_access::enter(group_, *this, std::as_const(key_));
     if (now != entered::begun) return now;
-    detail::start_loader(begun, std::move(load_));
+    detail::start_loader<key_type, value_type>(*this, std::move(load_));
     return this->finish_start();
   }
 

@@ -380,8 +380,9 @@ class group {
   ///   where the executor was called; if it drops the task, `done` is destroyed without being called.
   /// Throws: what hash, equality, key copy and allocations throw; then `done` is not called.
   ///   `std::invalid_argument` for `attempts == 0`.
-  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, six, four of them
-  ///   of the shard. One allocation for the caller and one for a call that it begins.
+  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, three, two of them
+  ///   of the shard, or one if the call ends while `start` runs. One allocation for the caller and one
+  ///   for a call that it begins.
   /// Lifetime: the call keeps alive what it needs of the group, which may be destroyed before it has
   ///   ended: see `drained`.
   template <class K = Key, class On, class Start, class Done>
@@ -441,8 +442,7 @@ class group {
   /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any thread.
   ///   While it is in flight, this caller counts as interested.
   /// Throws: as `do_call`. The options are those of a wait: a caller that leads has none of them.
-  /// Complexity: as `do_call`; to begin a call takes an allocation, and six locks, four of them of the
-  ///   shard.
+  /// Complexity: as `do_call`; to begin a call takes an allocation and two locks, to end it one.
   template <class K = Key>
   [[nodiscard]] std::variant<result<Value>, leader<Value>> lead_or_follow(
       K&& key, const call_options& options = {}) {
@@ -649,20 +649,21 @@ class group {
   }
 
   /// Makes an asynchronous caller follow a call, or begin one.
-  /// Returns: what has become of it. If it has begun a call, `begun` is that.
+  /// Returns: what has become of it.
   template <class K>
-  detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
+  detail::entered enter_for(async_wait& wait, K&& key) {
     const auto [home, hash] = shards_.locate(hash_(key));
     const detail::lock lock(home.mutex);
     std::optional<detail::reason> refusal = wait.was_stopped();
     if (!refusal) {  // else before anything that others could notice
       call* const running = joinable(home, hash, key, wait.inside());
       if (running == nullptr || must_run_alone(*running, wait.inside())) {
-        begun = make_owned(home, hash, std::forward<K>(key));
-        refusal = wait.attend(home, begun);
+        refusal = wait.attend(home, make_owned(home, hash, std::forward<K>(key)));
         if (!refusal) {
-          begun->begin(home, begun);
-          begin(home, begun->get(), running, wait.me);
+          std::shared_ptr<owned_call> begun = wait.begun();
+          owned_call& own = *begun;
+          own.begin(home, std::move(begun));
+          begin(home, own.get(), running, wait.me);
           return detail::entered::begun;
         }
       } else {
@@ -782,8 +783,7 @@ class group {
       if (needed > all.capacity()) continue;
       const auto now = clock::now();
       from.for_each([&](const call& c) {
-        const auto since = c.waiters() > 0 ? c.shared->waiting_since : now;
-        all.emplace_back(c.key, c.waiters(), now - since);
+        all.emplace_back(c.key, c.waiters(), now - c.waiting_since(now));
       });
       return;
     }

@@ -192,11 +192,11 @@ class asio_operation final
       this->heed_stops();
       if (cancelled_) this->leave(reason::stop);
       if (has_deadline() && clock::now() >= deadline_) this->leave(reason::deadline);
-      std::shared_ptr<owned_call<key_type, value_type>> begun;
-      const entered now = async_access::enter(group_, *this, std::as_const(key_), begun);
+      const entered now = async_access::enter(group_, *this, std::as_const(key_));
       if (now == entered::ready) return now;
       if (now == entered::begun) {
-        detail::start(begun, [&] {
+        const std::shared_ptr<owned_call<key_type, value_type>> begun = this->begun();
+        detail::start(*begun, [&] {
           detail::run_on<Asio>(io_->executor, begun, leader_maker::make<value_type>(begun),
                                std::move(*load_));
         });

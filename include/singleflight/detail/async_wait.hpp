@@ -51,10 +51,9 @@ struct any_task {
 
 /// Gives the waits of callers that are not threads what they need of a group.
 struct async_access {
-  template <class Group, class Wait, class Key, class Owned>
-  [[nodiscard]] static entered enter(Group& group, Wait& wait, Key&& key,
-                                     std::shared_ptr<Owned>& begun) {
-    return group.enter_for(wait, std::forward<Key>(key), begun);
+  template <class Group, class Wait, class Key>
+  [[nodiscard]] static entered enter(Group& group, Wait& wait, Key&& key) {
+    return group.enter_for(wait, std::forward<Key>(key));
   }
 
   /// Returns: whether a caller may have to leave for a newer call.
@@ -193,15 +192,16 @@ class async_wait : public waiter_node {
 
   /// Has the caller wait for a call that it is about to begin.
   /// Returns: why the call must not begin, or nothing.
-  [[nodiscard]] std::optional<reason> attend(shard& home, const std::shared_ptr<owned_type>& own)
+  [[nodiscard]] std::optional<reason> attend(shard& home, std::shared_ptr<owned_type>&& own)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     home_ = &home;
     begun_ = own.get();
-    handle_ =
-        own->prepare(own, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
+    handle_ = begun_->prepare(std::move(own), {.to_leave = true,
+                                               .to_be_woken = true,
+                                               .an_edge = inside_ != nullptr});
     expiry_ = (clock::time_point::max)();
     if (!advance(phase::entering, phase::starting)) return was_stopped();
-    home.add_beginner(own->get());
+    home.add_beginner(begun_->get());
     if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
     return std::nullopt;
   }
@@ -209,6 +209,10 @@ class async_wait : public waiter_node {
   // --- Afterwards ----------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
+
+  /// Returns: the call that it has begun; and what keeps that alive as long as this waits.
+  [[nodiscard]] owned_type& begun_here() const noexcept { return *begun_; }
+  [[nodiscard]] std::shared_ptr<owned_type> begun() const noexcept { return {handle_, begun_}; }
 
   /// To be called when the loader of the call that it has begun has been started on this thread; by a
   /// caller that `finishes_`, also when it has joined a call.
@@ -237,16 +241,11 @@ class async_wait : public waiter_node {
     edge_.disconnect();
     if (why_ == reason::newer_call && !handle_->alive.closed()) {
       why_.reset();
-      return true;
-    }
-    if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_) return false;
-    if (handle_->alive.closed()) return false;
-    try {
-      static_cast<void>(future_.get());
+    } else if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_ ||
+               handle_->alive.closed() || has_value()) {
       return false;
-    } catch (...) {
     }
-    // Here: when it enters, under a lock, no exception of the user's may be destroyed.
+    // Here: when it enters, under a lock, nothing of the user's may be destroyed.
     future_ = {};
     handle_.reset();
     return true;
@@ -308,6 +307,16 @@ class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
     on_stop_.reset();
 #endif
+  }
+
+  /// Whether the call that it has joined has ended with a value.
+  [[nodiscard]] bool has_value() const noexcept {
+    try {
+      static_cast<void>(future_.get());
+      return true;
+    } catch (...) {
+      return false;
+    }
   }
 
   [[nodiscard]] static reason reason_of(phase left) noexcept {

@@ -59,7 +59,7 @@ struct shared_state {
   std::optional<detail::channel<Value>> channel;        // empty until a caller waits in it
   std::size_t waiters = 0;                              // callers that wait now
   bool leader_waits = false;                            // the caller that began it, elsewhere
-  std::chrono::steady_clock::time_point waiting_since;  // without a break
+  std::chrono::steady_clock::time_point waiting_since;  // without a break; the epoch: nobody waits yet
   bool joined = false;                                  // whether any caller has followed
   bool handed_out = false;                              // whether any caller was given the future
   std::shared_ptr<call_handle<Key, Value>> handle;      // null until a caller needs it
@@ -82,6 +82,12 @@ struct call {
 
   /// How many callers wait for it.
   [[nodiscard]] std::size_t waiters() const noexcept { return shared ? shared->waiters : 0; }
+
+  /// Returns: since when there has been one of them without a break; `now` if there is none.
+  [[nodiscard]] auto waiting_since(std::chrono::steady_clock::time_point now) const noexcept {
+    const bool waits = shared && shared->waiting_since != std::chrono::steady_clock::time_point();
+    return waits ? shared->waiting_since : now;
+  }
 
   /// How many of them have joined it.
   [[nodiscard]] std::size_t followers() const noexcept {

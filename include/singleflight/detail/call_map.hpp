@@ -139,17 +139,19 @@ class alignas(64) call_map {
     if (c.shared->handle->watched) show_leader(c);
   }
 
-  /// Counts one more waiter. The interest of that caller is counted already.
-  void add_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.shared->waiters == 0) c.shared->waiting_since = std::chrono::steady_clock::now();
+  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits. From
+  /// when on, `begin_to_wait` says.
+  void add_beginner(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.shared->leader_waits = true;
     ++c.shared->waiters;
     ++stats_.waiting;
   }
 
-  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits.
-  void add_beginner(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    c.shared->leader_waits = true;
-    add_waiter(c);
+  /// Notes that a caller waits from now on, unless one has been waiting. Not earlier than that, since to
+  /// read the clock costs as much as all else that a short call does.
+  void begin_to_wait(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    auto& since = c.shared->waiting_since;
+    if (since == std::chrono::steady_clock::time_point()) since = std::chrono::steady_clock::now();
   }
 
   /// Counts a caller among those that have joined the call and wait for it.
@@ -162,7 +164,9 @@ class alignas(64) call_map {
     c.shared->joined = true;
     c.shared->handed_out = true;
     ++c.interested;
-    add_waiter(c);
+    begin_to_wait(c);
+    ++c.shared->waiters;
+    ++stats_.waiting;
   }
 
   /// Takes back one caller's interest in a call that runs. If it was the last, unlists the call.
@@ -176,7 +180,7 @@ class alignas(64) call_map {
 
   /// Takes back one caller's wait for a call that runs. Returns: as `remove_interest`.
   [[nodiscard]] stop_source remove_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    --c.shared->waiters;
+    if (--c.shared->waiters == 0) c.shared->waiting_since = {};
     --stats_.waiting;
     return remove_interest(c);
   }
@@ -263,6 +267,7 @@ class alignas(64) call_map {
     if (!c.shared) return;
     const std::size_t gone = c.followers();
     c.shared->waiters -= gone;
+    if (c.shared->waiters == 0) c.shared->waiting_since = {};
     c.interested -= gone;
     stats_.waiting -= gone;
     // Points into their frames.

@@ -21,17 +21,17 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// Starts the loader of a call that has begun, on this thread, which leads the call until it has been
 /// started. If `load()` throws, so fails the call.
 template <class Key, class Value, class Load>
-void start(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
+void start(owned_call<Key, Value>& begun, Load&& load) {
   {
     const leading here;
     try {
       std::forward<Load>(load)();
     } catch (...) {
-      begun->fail(current_failure());
+      begun.fail(current_failure());
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
     }
   }
-  begun->started();
+  begun.started();
 }
 
 /// A caller that is called back. Owned by itself while it waits, then by who calls it back.
@@ -57,20 +57,22 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
 
   /// Throws: what entering throws, and then `done` is not called.
   static void enter(const std::shared_ptr<callback_wait>& me) {
-    std::shared_ptr<owned_call<key_type, value_type>> begun;
     entered now;
-    me->called_back_.store(false);
+    me->called_back_.store(false, std::memory_order_relaxed);  // no task is out
     me->by = me;
     try {
       me->heed_stops();
-      now = async_access::enter(me->group_, *me, std::as_const(me->key_), begun);
+      now = async_access::enter(me->group_, *me, std::as_const(me->key_));
     } catch (...) {
       me->by.reset();
       throw;
     }
     if (now == entered::begun) {
+      std::shared_ptr<owned_call<key_type, value_type>> begun = me->begun();
       try {
-        detail::start(begun, [&] { std::move(me->start_)(leader_maker::make<value_type>(begun)); });
+        detail::start(*begun, [&] {
+          std::move(me->start_)(leader_maker::make<value_type>(std::move(begun)));
+        });
       } catch (...) {  // this thread ends
         if (me->finish_start() == entered::ready) me->be_ready();
         throw;

@@ -159,6 +159,7 @@ class waiter {
     began_ = true;
     ticket_ = own->prepare_future(own, needs());
     home.add_beginner(own->get());
+    home.begin_to_wait(own->get());
   }
 
   /// Waits for the call to end, or for this caller to leave it.

@@ -39,9 +39,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// it; empty, which is claimed with its key gone. It may outlive the group: an empty one touches only
 /// itself, and so does one that a forked child has lost.
 template <class Key, class Value>
-class owned_call : public owned_calls::member,
-                   public open_call<Value>,
-                   public std::enable_shared_from_this<owned_call<Key, Value>> {
+class owned_call : public owned_calls::member, public open_call<Value> {
  public:
   using shard = call_map<Key, Value>;
   using handle_type = call_handle<Key, Value>;
@@ -125,7 +123,9 @@ class owned_call : public owned_calls::member,
     phase now = phase::starting;
     if (!phase_.compare_exchange_strong(now, phase::open) && now == phase::given_up) return drop();
     const lock guard(home_.mutex);
-    if (handle_.running != nullptr && !taken_) home_.set_leader(*handle_.running, {});
+    if (handle_.running == nullptr) return;
+    if (get().shared->leader_waits) home_.begin_to_wait(get());
+    if (!taken_) home_.set_leader(get(), {});
   }
 
   /// Makes this thread the call's leader, which runs its loader to the end of the call.
@@ -193,9 +193,16 @@ class owned_call : public owned_calls::member,
         value_.emplace(std::move(unshared));
       } catch (...) {
         error_ = current_failure();
-        throw;
+        detail::count_failure(home_);
       }
+      detail::announce(get(), !begins_here());
     });
+  }
+
+  /// Whether this thread, which has ended the call, is about to return to the caller that begins it,
+  /// which sees for itself that it has ended, and is in no list yet.
+  [[nodiscard]] bool begins_here() noexcept {
+    return !taken_ && get().leader == std::this_thread::get_id();
   }
 
   void fail_claimed(std::exception_ptr why) noexcept {
@@ -230,9 +237,6 @@ class owned_call : public owned_calls::member,
     body_.reset();
   }
 
-  [[nodiscard]] std::shared_ptr<owned_calls::member> keep() noexcept override {
-    return this->weak_from_this().lock();
-  }
   void drop() noexcept override {
     if (claim()) fail_claimed(why_dropped());
   }
