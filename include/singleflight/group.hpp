@@ -405,18 +405,16 @@ class group {
   /// rest. Nothing happens before it is awaited.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
-    check_resumption<On>();
     check(options);
-    return detail::include_singleflight_coroutine_hpp<group>::template call<On, Load>(
-        *this, Key(lookup_key(std::forward<K>(key))), std::forward<On>(on), options,
-        std::forward<Load>(load));
+    return make_co_call(std::forward<K>(key), std::forward<On>(on), options,
+                        std::forward<Load>(load));
   }
 
   /// As above, with no options.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, Load&& load) {
-    return co_call(std::forward<K>(key), std::forward<On>(on), async_options{},
-                   std::forward<Load>(load));
+    return make_co_call(std::forward<K>(key), std::forward<On>(on), detail::no_options{},
+                        std::forward<Load>(load));
   }
 
   /// Refused: a coroutine says where it is resumed.
@@ -679,6 +677,14 @@ class group {
     return detail::entered::ready;
   }
 
+  template <class K, class On, class Options, class Load>
+  [[nodiscard]] auto make_co_call(K&& key, On&& on, const Options& options, Load&& load) {
+    check_resumption<On>();
+    return detail::include_singleflight_coroutine_hpp<group>::template call<On, Load>(
+        *this, Key(lookup_key(std::forward<K>(key))), std::forward<On>(on), options,
+        std::forward<Load>(load));
+  }
+
   template <class K>
   [[nodiscard]] std::shared_ptr<owned_call> make_owned(shard& home, std::uint64_t hash, K&& key)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
@@ -738,7 +744,7 @@ class group {
   }
 
   /// Begins a call: listed, or unlisted beside a listed one that is full.
-  void begin(shard& home, call& own, const call* running, entry& me) const
+  void begin(shard& home, call& own, const call* running, detail::account& me) const
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own);
@@ -782,9 +788,8 @@ class group {
       needed = all.size() + from.listed();
       if (needed > all.capacity()) continue;
       const auto now = clock::now();
-      from.for_each([&](const call& c) {
-        all.emplace_back(c.key, c.waiters(), now - c.waiting_since(now));
-      });
+      from.for_each(
+          [&](const call& c) { all.emplace_back(c.key, c.waiters(), now - c.waiting_since(now)); });
       return;
     }
   }

@@ -63,6 +63,9 @@ struct async_access {
   }
 };
 
+/// In the place of the options of a caller that has none.
+struct no_options {};
+
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call that
@@ -71,6 +74,13 @@ struct async_access {
 /// becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
+#if defined(__cpp_lib_jthread)
+  struct stopper {
+    async_wait* self;
+    void operator()() const noexcept { self->leave(reason::stop); }
+  };
+#endif
+
  public:
   using shard = call_map<Key, Value>;
   using call_type = call<Key, Value>;
@@ -78,13 +88,31 @@ class async_wait : public waiter_node {
   using owned_type = owned_call<Key, Value>;
   using clock = std::chrono::steady_clock;
 
-  async_wait(kind k, wake_function* w, const async_options& options)
-      : waiter_node(k, w), attempts_(options.attempts) {
-    if (options.inside != nullptr) inside_ = context_access::node_of(*options.inside);
+  /// What a caller needs for its options, and for a deadline. Kept by the final class: most coroutines
+  /// have none, and their frames should be small.
+  struct chosen {
+    explicit chosen(const async_options& options) : attempts(options.attempts) {
+      if (options.inside != nullptr) inside = context_access::node_of(*options.inside);
 #if defined(__cpp_lib_jthread)
-    stop_ = options.stop;
+      stop = options.stop;
 #endif
-  }
+    }
+
+#if defined(__cpp_lib_jthread)
+    std::stop_token stop;
+    std::optional<std::stop_callback<stopper>> on_stop;
+#endif
+    const std::size_t attempts;
+    std::size_t failures = 0;
+    std::shared_ptr<wait_node> inside;  // null: inside no call
+    wait_edge edge;
+    clock::time_point expiry;    // when to leave for a newer call
+    std::exception_ptr failure;  // of entering again
+    bool* gone = nullptr;        // to be set if the caller is destroyed
+  };
+
+  /// `own`: the final class's, or null.
+  async_wait(const type& t, chosen* own) noexcept : waiter_node(t), chosen_(own) {}
   async_wait(const async_wait&) = delete;
   async_wait& operator=(const async_wait&) = delete;
 
@@ -93,15 +121,15 @@ class async_wait : public waiter_node {
   /// Returns: false if it did not wait, or is being resumed.
   bool abandon() noexcept {
     ignore_stops();
-    if (gone_ != nullptr) *gone_ = true;
+    if (chosen_ != nullptr && chosen_->gone != nullptr) *chosen_->gone = true;
     if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
     }
-    edge_.disconnect();
+    disconnect();
     // Who was stopped has left already.
-    if (!why_) detail::take_leave(*home_, *handle_, begun_ != nullptr, reason::caller_gone);
+    if (!why_) detail::take_leave(*handle_->home, *handle_, began_, reason::caller_gone);
     return true;
   }
 
@@ -127,23 +155,24 @@ class async_wait : public waiter_node {
 
   /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed already.
   [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
-    const lock home(home_->mutex);
+    shard& home = *handle_->home;
+    const lock at_home(home.mutex);
     if (why == reason::newer_call && handle_->running == nullptr) return false;
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
-      if (how == kind::bound) out.by = std::move(by);
+      if (is.how == resumed::bound) out.by = is.poster_of(*this);
     }
     why_ = why;
-    out.loader = detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
+    out.loader = detail::account_leave(home, *handle_, began_, why);
     return true;
   }
 
   /// The second half, outside all locks.
   void depart(departure out) noexcept {
-    edge_.disconnect();  // it waits no more, however late it is resumed
+    disconnect();  // it waits no more, however late it is resumed
     if (!stop_loader(std::move(out.loader))) return;
-    if (how == kind::inlined) {
+    if (is.how == resumed::inlined) {
       return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
     }
     poster& p = *out.by;
@@ -152,7 +181,9 @@ class async_wait : public waiter_node {
 
   // --- Entering, under the shard's mutex -----------------------------------------------------------
 
-  [[nodiscard]] const wait_node* inside() const noexcept { return inside_.get(); }
+  [[nodiscard]] wait_node* inside() const noexcept {
+    return chosen_ != nullptr ? chosen_->inside.get() : nullptr;
+  }
 
   /// Returns: why it is to leave before it has entered, or nothing.
   [[nodiscard]] std::optional<reason> was_stopped() const noexcept {
@@ -166,19 +197,17 @@ class async_wait : public waiter_node {
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
                                            const block_ptr& alive, clock::time_point expiry)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
+    wait_node* const outer = inside();
     if (running.followers() >= max_waiters) {
-      return inside_ != nullptr && detail::waits_for(running, *inside_) ? reason::circle
-                                                                        : reason::full;
+      return outer != nullptr && detail::waits_for(running, *outer) ? reason::circle : reason::full;
     }
-    wait_ticket<Key, Value> ticket = home.make_ticket(
-        running, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
-    if (!ticket.handle->alive) ticket.handle->alive = alive;
-    if (inside_ != nullptr && !edge_.connect(*inside_, ticket.handle->node)) return reason::circle;
-    home_ = &home;
-    begun_ = nullptr;
-    future_ = std::move(ticket.future);
-    handle_ = std::move(ticket.handle);
-    expiry_ = expiry;
+    const std::shared_ptr<handle_type>& handle = home.make_handle_to_join(
+        running, {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    if (!handle->alive) handle->alive = alive;
+    if (outer != nullptr && !chosen_->edge.connect(*outer, handle->node)) return reason::circle;
+    began_ = false;
+    handle_ = handle;
+    if (chosen_ != nullptr) chosen_->expiry = expiry;
     if (finishes_) {
       if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
@@ -194,15 +223,15 @@ class async_wait : public waiter_node {
   /// Returns: why the call must not begin, or nothing.
   [[nodiscard]] std::optional<reason> attend(shard& home, std::shared_ptr<owned_type>&& own)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    home_ = &home;
-    begun_ = own.get();
-    handle_ = begun_->prepare(std::move(own), {.to_leave = true,
-                                               .to_be_woken = true,
-                                               .an_edge = inside_ != nullptr});
-    expiry_ = (clock::time_point::max)();
+    began_ = true;
+    wait_node* const outer = inside();
+    owned_type& begun = *own;
+    handle_ = begun.prepare(std::move(own),
+                            {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    if (chosen_ != nullptr) chosen_->expiry = (clock::time_point::max)();
     if (!advance(phase::entering, phase::starting)) return was_stopped();
-    home.add_beginner(begun_->get());
-    if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
+    home.add_beginner(begun.get());
+    if (outer != nullptr) chosen_->edge.connect_to_new(*outer, handle_->node);
     return std::nullopt;
   }
 
@@ -211,14 +240,16 @@ class async_wait : public waiter_node {
   void refuse(reason why) noexcept { why_ = why; }
 
   /// Returns: the call that it has begun; and what keeps that alive as long as this waits.
-  [[nodiscard]] owned_type& begun_here() const noexcept { return *begun_; }
-  [[nodiscard]] std::shared_ptr<owned_type> begun() const noexcept { return {handle_, begun_}; }
+  [[nodiscard]] owned_type& begun_here() const noexcept { return *handle_->owned; }
+  [[nodiscard]] std::shared_ptr<owned_type> begun() const noexcept {
+    return {handle_, handle_->owned};
+  }
 
   /// To be called when the loader of the call that it has begun has been started on this thread; by a
   /// caller that `finishes_`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
-    if (begun_ != nullptr && begun_->ended()) {
+    if (began_ && handle_->owned->ended()) {
       if (!advance(phase::starting, phase::waiting)) why_ = was_stopped();
       return entered::ready;
     }
@@ -238,15 +269,14 @@ class async_wait : public waiter_node {
   /// a newer one.
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
-    edge_.disconnect();
+    disconnect();
     if (why_ == reason::newer_call && !handle_->alive.closed()) {
       why_.reset();
-    } else if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_ ||
+    } else if (why_ || began_ || handle_ == nullptr || !may_try_again() ||
                handle_->alive.closed() || has_value()) {
       return false;
     }
     // Here: when it enters, under a lock, nothing of the user's may be destroyed.
-    future_ = {};
     handle_.reset();
     return true;
   }
@@ -255,7 +285,9 @@ class async_wait : public waiter_node {
   void heed_stops() noexcept {
     phase_.store(phase::entering, std::memory_order_relaxed);
 #if defined(__cpp_lib_jthread)
-    if (stop_.stop_possible()) on_stop_.emplace(stop_, stopper{this});
+    if (chosen_ != nullptr && chosen_->stop.stop_possible()) {
+      chosen_->on_stop.emplace(chosen_->stop, stopper{this});
+    }
 #endif
   }
 
@@ -264,9 +296,10 @@ class async_wait : public waiter_node {
     phase_.store(phase::taken,
                  std::memory_order_relaxed);  // it is in no list any more: see abandon
     if (why_) throw_call_error(*why_);
-    if (begun_ != nullptr) return begun_->take();
-    static_cast<void>(future_.get());
-    return result_maker::of<Value>(std::move(future_), true, false);
+    if (began_) return handle_->owned->take();
+    std::shared_future<Value> future = handle_->future;
+    static_cast<void>(future.get());
+    return result_maker::of<Value>(std::move(future), true, false);
   }
 
   [[nodiscard]] outcome<Value> take_outcome() noexcept {
@@ -277,13 +310,14 @@ class async_wait : public waiter_node {
     }
   }
 
-  entry me;  // in the counters
+  account me;
 
  protected:
   ~async_wait() = default;
 
-  /// Returns: when it is to leave for a newer call. To be called between entering and `finish_start`.
-  [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
+  /// For a caller with options, between entering and `finish_start`.
+  /// Returns: when it is to leave for a newer call.
+  [[nodiscard]] clock::time_point expiry() const noexcept { return chosen_->expiry; }
 
   /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
   /// what needs to know the call; and whether others than its stop token make it leave.
@@ -296,7 +330,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
     if (finishes_) return phase_.compare_exchange_strong(from, to);
 #if defined(__cpp_lib_jthread)
-    if (on_stop_) return phase_.compare_exchange_strong(from, to);
+    if (chosen_ != nullptr && chosen_->on_stop) return phase_.compare_exchange_strong(from, to);
 #endif
     phase_.store(to, std::memory_order_relaxed);  // nobody else looks at it
     return true;
@@ -305,14 +339,23 @@ class async_wait : public waiter_node {
   /// Waits for a stop request that another thread is making.
   void ignore_stops() noexcept {
 #if defined(__cpp_lib_jthread)
-    on_stop_.reset();
+    if (chosen_ != nullptr) chosen_->on_stop.reset();
 #endif
+  }
+
+  void disconnect() noexcept {
+    if (chosen_ != nullptr) chosen_->edge.disconnect();
+  }
+
+  /// Counts a failure. Returns: whether it may try again.
+  [[nodiscard]] bool may_try_again() noexcept {
+    return chosen_ != nullptr && ++chosen_->failures < chosen_->attempts;
   }
 
   /// Whether the call that it has joined has ended with a value.
   [[nodiscard]] bool has_value() const noexcept {
     try {
-      static_cast<void>(future_.get());
+      static_cast<void>(handle_->future.get());
       return true;
     } catch (...) {
       return false;
@@ -324,8 +367,9 @@ class async_wait : public waiter_node {
   }
 
   [[nodiscard]] stop_source leave_accounts(reason why) noexcept {
-    const lock home(home_->mutex);
-    return detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
+    shard& home = *handle_->home;
+    const lock guard(home.mutex);
+    return detail::account_leave(home, *handle_, began_, why);
   }
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -336,40 +380,23 @@ class async_wait : public waiter_node {
   /// Returns: false if one of them has destroyed this.
   bool stop_loader(stop_source&& loader) noexcept {
     bool gone = false;
-    gone_ = &gone;
+    chosen_->gone = &gone;
     loader.request_stop();
     if (gone) return false;
-    gone_ = nullptr;
+    chosen_->gone = nullptr;
     return true;
   }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
 
-#if defined(__cpp_lib_jthread)
-  struct stopper {
-    async_wait* self;
-    void operator()() const noexcept { self->leave(reason::stop); }
-  };
-
-  std::stop_token stop_;
-  std::optional<std::stop_callback<stopper>> on_stop_;
-#endif
-
-  const std::size_t attempts_;
-  std::size_t failures_ = 0;
-  std::shared_ptr<wait_node> inside_;  // null: inside no call
   std::atomic<phase> phase_ = phase::entering;
   std::optional<reason> why_;  // it gets no result
-  bool* gone_ = nullptr;       // to be set if it is destroyed
 
   // Fixed while it waits.
-  shard* home_ = nullptr;
+  bool began_ = false;    // the call, rather than joined it
+  chosen* const chosen_;  // null: no options
   std::shared_ptr<handle_type> handle_;
-  std::shared_future<Value> future_;  // of a call that it has joined
-  owned_type* begun_ = nullptr;       // the call that it has begun
-  clock::time_point expiry_;          // when to leave for a newer call
-  wait_edge edge_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -115,6 +115,15 @@ class alignas(64) call_map {
     return {c.shared->channel->future, c.shared->handle};
   }
 
+  /// Returns: the handle of the call that a caller is about to join.
+  /// Throws: `std::bad_alloc`, and then no other caller notices.
+  const std::shared_ptr<handle_type>& make_handle_to_join(call_type& c, wait_needs needs)
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    if (!c.shared) c.shared.emplace();
+    if (!c.shared->channel) c.shared->channel.emplace();
+    return make_handle(c, needs);
+  }
+
   /// Returns: the handle of the call, with what a caller needs of it.
   /// Throws: `std::bad_alloc`, and then no other caller notices.
   const std::shared_ptr<handle_type>& make_handle(call_type& c, wait_needs needs)
@@ -123,6 +132,7 @@ class alignas(64) call_map {
     std::shared_ptr<handle_type>& handle = c.shared->handle;
     if (handle == nullptr) {
       handle = std::make_shared<handle_type>();
+      handle->home = this;
       handle->running = &c;
     }
     if (needs.to_be_woken && !handle->waiters) handle->waiters.emplace();
@@ -158,9 +168,8 @@ class alignas(64) call_map {
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     // Not for a caller that is refused: the promise, which then nobody keeps, would break, which takes
     // memory that may not be there.
-    if (!c.shared->joined && c.shared->handle != nullptr) {
-      c.shared->handle->future = c.shared->channel->future;
-    }
+    handle_type* const handle = c.shared->handle.get();
+    if (handle != nullptr && !handle->future.valid()) handle->future = c.shared->channel->future;
     c.shared->joined = true;
     c.shared->handed_out = true;
     ++c.interested;

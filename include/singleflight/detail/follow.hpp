@@ -52,15 +52,19 @@ class wait_limits {
   clock::time_point deadline_;
 };
 
-/// What has become of one entry so far.
-struct entry {
-  std::size_t failures = 0;  // of calls that it followed
-  bool counted = false;      // as led, joined or rejected, which happens once
+/// One entry in the counters.
+struct account {
+  bool counted = false;  // as led, joined or rejected, which happens once
 
   template <class Shard>
   void count(Shard& home, typename Shard::counter which) SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (!std::exchange(counted, true)) home.count(which);
   }
+};
+
+/// What has become of one entry so far.
+struct entry : account {
+  std::size_t failures = 0;  // of calls that it followed
 };
 
 /// Whether a call waits for another one, through others or not.

@@ -55,6 +55,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
         body_(std::in_place, hash, std::forward<K>(key), std::this_thread::get_id(),
               std::move(stop)) {
     body_->shared.emplace();
+    handle_.home = &home;
+    handle_.owned = this;
     handle_.running = &*body_;
     handle_.alive = alive;
     handle_.node.by_thread = on_executor;
@@ -151,7 +153,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   [[nodiscard]] result<Value> take() {
     if (handle_.joined) {
       static_cast<void>(handle_.future.get());
-      return result_maker::of<Value>(std::move(handle_.future), true, true);
+      return result_maker::of<Value>(std::shared_future<Value>(handle_.future), true, true);
     }
     if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
     return detail::keep<Key, Value>(home_, *value_);
