@@ -398,9 +398,9 @@ struct include_singleflight_coroutine_hpp {
           "something that a coroutine can await; for an asio::awaitable use async_call of "
           "<singleflight/asio.hpp> or <singleflight/boost_asio.hpp>");
       if constexpr (awaitable<Returned>) {
-        static_assert(std::is_void_v<Value> || std::is_convertible_v<awaited<Returned>, Value>,
+        static_assert(std::is_convertible_v<awaited<Returned>, Value>,
                       "singleflight: what awaiting the loader's result gives must convert to the "
-                      "group's Value");
+                      "group's Value, and be nothing where that is void");
       }
     }
   }

@@ -397,8 +397,10 @@ constexpr void check_asio_load() {
                 "two, and return what converts to the group's Value, or an asio::awaitable of it");
   if constexpr (kind == asio_load::awaitable) {
     using gives = typename returned<Load, Key>::value_type;
-    static_assert(std::is_void_v<Value> || std::is_convertible_v<gives, Value>,
-                  "singleflight: what the asio::awaitable gives must convert to the group's Value");
+    static_assert(
+        std::is_convertible_v<gives, Value>,
+        "singleflight: what the asio::awaitable gives must convert to the group's Value, and "
+        "be nothing where that is void");
   }
 }
 

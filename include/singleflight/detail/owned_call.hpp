@@ -139,6 +139,15 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     return get().interested > 0;
   }
 
+  /// The same for a call that somebody may have ended already.
+  void run_here() noexcept override {
+    if (lost()) return;
+    const lock guard(home_.mutex);
+    if (handle_.running == nullptr) return;
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
+  }
+
   /// Whether all who wait have been woken. A thread that sees it sees the result.
   [[nodiscard]] bool ended() const noexcept {
     return phase_.load(std::memory_order_acquire) == phase::ended;
@@ -223,7 +232,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   std::atomic<phase> phase_ = phase::made;
 
   // Guarded by the shard's mutex.
-  bool taken_ = false;  // whether the thread that claimed it leads it
+  bool taken_ = false;  // whether the thread that is to end it leads it
 
  private:
   virtual void destroy_loader() noexcept {}
