@@ -509,8 +509,7 @@ TEST(Locks, AreThreeToBeginAnAsynchronousCallThatEndsLater) {
   const auto begin = [&] {
     g.async_call(
         1, singleflight::resume_inline, {},
-        [&](singleflight::leader<int> mine) { lead.emplace(std::move(mine)); },
-        [](const auto&) {});
+        [&](singleflight::leader<int> mine) { lead.emplace(std::move(mine)); }, [](const auto&) {});
   };
   EXPECT_EQ(cost_of(begin).locks, 3);
   std::move(*lead).set_value(42);

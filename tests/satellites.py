@@ -103,7 +103,7 @@ LISTS = [
         ("README.md", row("stats()")),
         ("docs/debugging.md", SAMPLE),
         ("tests/debug/gdb_test.py", GDB),
-        ("examples/template_service/metrics.hpp", r"void add_group.*?^  }"),
+        ("include/singleflight/prometheus.hpp", r"void add_group.*?^  }"),
         ("tests/mutation/mutants.py", r'"group_stats": \[.*?\]'),
         (STATS, r"operator\+=.*?^  }"),
     ]),
@@ -111,7 +111,7 @@ LISTS = [
         ("README.md", row("stats()")),
         ("docs/debugging.md", SAMPLE),
         ("tests/debug/gdb_test.py", GDB),
-        ("examples/template_service/metrics.hpp", r"void add_group.*?^  }"),
+        ("include/singleflight/prometheus.hpp", r"void add_group.*?^  }"),
         (STATS, r"operator\+=.*?^  }"),
     ]),
     ("member of call_info", STATS, lambda: members(STATS, "call_info"), [
@@ -270,12 +270,15 @@ def check_names_of_tests():
     for name in re.findall(r"`([^`/]+)`", "".join(re.findall(r"^\| (`[^|]*)", text("tests/README.md"), re.M))):
         if not (ROOT / "tests" / name).exists():
             faults.append(f"tests/README.md names {name}, which is not there; take it out")
-    tests = set(re.findall(r"^(?:TYPED_)?TEST\w*\(\w+,\s*(\w+)\)", sources("tests/**/*_test.cpp"), re.M))
-    suites = set(re.findall(r"^(?:TYPED_)?TEST\w*\((\w+),", sources("tests/**/*_test.cpp"), re.M))
+    full_names = set(re.findall(r"^(?:TYPED_)?TEST\w*\((\w+),\s*(\w+)\)", sources("tests/**/*_test.cpp"), re.M))
+    suites, tests = ({name[part] for name in full_names} for part in (0, 1))
     for page in ("docs/quality.md", "docs/design.md"):
         for suite, test in re.findall(r"`([A-Z]\w+)\.([A-Z]\w+)`", text(page)):
             if suite not in suites or test not in tests:
                 faults.append(f"{page} names the test {suite}.{test}, which is not there; write its name of today")
+    for left_out in found(r'r"([^"]+)":', "tests/portability/run", "tests that are left out"):
+        if not any(re.match(left_out, ".".join(name)) for name in full_names):
+            faults.append(f"tests/portability/run leaves out {left_out}, which is no test; write its name of today")
 
 
 def main():

@@ -9,6 +9,6 @@ s!^( *///) Precondition: !\1 @pre !
 s!^( *///) (Effects|Throws|Blocks|Complexity|Lifetime|Thread safety|Cost): !\1 @field{\2} !
 s!^( *///) Guarantees:$!\1 @field{Guarantees}!
 # Private members are nobody's business; Doxygen would offer links to where they are not.
-/^ private:$/,/^};/{
-  /^};/!s/.*//
+/^ private:$/,/^(};| public:)$/{
+  /^(};| public:)$/!s/.*//
 }

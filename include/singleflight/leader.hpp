@@ -109,7 +109,7 @@ class [[nodiscard]] leader {
     call_->run_here();
     try {
       const auto run = [&]() -> Value {
-        const detail::leading here;
+        const detail::leading_from_here here;
         return std::forward<Fn>(fn)();
       };
       if constexpr (std::is_void_v<Value>) {

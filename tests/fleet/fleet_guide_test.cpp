@@ -39,7 +39,7 @@ TEST(FleetGuide, ShowsALoaderThatSaysHowLongItsResultLives) {
 }
 
 TEST(FleetGuide, ShowsValuesThatAreNoStrings) {
-  fleet_tests::redis_server redis;
+  static fleet_tests::redis_server redis;  // as long as the fleet of the page's code
   static singleflight::hiredis_client client(redis.options());
   static singleflight::redis_leases leases(client);
   EXPECT_EQ(block_3::count(leases), 42);

@@ -203,7 +203,7 @@ TEST(HiredisClient, NeverGivesAReplyToAnotherCommand) {
       }
     });
     support::threads users(4, [&](std::size_t user) {
-      for (int i = static_cast<int>(user); right < 200; i = (i + 7) % keys) {
+      for (int i = static_cast<int>(user); right < 200 || network.met() == 0; i = (i + 7) % keys) {
         const redis_reply reply = client.execute({"GET", std::to_string(i)});
         if (reply.what == kind::none) {
           network.clear();
@@ -218,7 +218,6 @@ TEST(HiredisClient, NeverGivesAReplyToAnotherCommand) {
     done = true;
     faults.join();
     network.clear();
-    EXPECT_GT(network.met(), 0U);
   }
 }
 

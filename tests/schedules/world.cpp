@@ -296,7 +296,7 @@ void world::end(key k) {
                         [k](const auto& l) { return l.first->on == k; });
   };
   threads_.await([&] { return of_key() != leaders_.end() || (back_ & only(0)) != 0; });
-  threads_.touch({.writes = objects::everything});
+  threads_.touch({.writes = objects::others});
   const auto found = of_key();
   if (found == leaders_.end()) return;
   entry& of = *found->first;
@@ -311,8 +311,8 @@ void world::end(key k) {
 void world::destroy(int coroutine) {
   auto& [e, frame] = coroutines_[static_cast<std::size_t>(coroutine)];
   entry& mine = enter(action::stop, 0);
-  mine.touches = objects::everything;
-  threads_.touch({.writes = objects::everything});
+  mine.touches = e->touches | objects::others;
+  threads_.touch({.writes = mine.touches});
   e->may_stay = e->resumed == 0;
   if (e->may_stay) e->outcome = "destroyed";
   frame.destroy();
@@ -321,8 +321,8 @@ void world::destroy(int coroutine) {
 
 void world::run_resumptions() {
   entry& e = enter(action::resume, 0);
-  e.touches = objects::everything;
-  threads_.touch({.writes = objects::everything});
+  e.touches = objects::others | objects::futures_of(e.thread);
+  threads_.touch({.writes = e.touches});
   while (!resumptions_.empty()) {
     const std::function<void()> task = std::move(resumptions_.front());
     resumptions_.erase(resumptions_.begin());
@@ -353,7 +353,8 @@ void world::await_call(key k, const Condition& holds) {
     return std::any_of(calls_.begin(), calls_.end(),
                        [k, &holds](const entry* e) { return e->on == k && holds(*e); });
   });
-  threads_.touch({.writes = objects::everything});
+  // What it waits for is noticed in critical sections of the shard.
+  threads_.touch({.writes = plan_.asynchronous ? objects::mutex(0) : objects::everything});
 }
 
 void world::await_loading(key k) {

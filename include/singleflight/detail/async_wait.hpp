@@ -49,6 +49,24 @@ struct any_task {
   void operator()() const noexcept {}
 };
 
+/// Tells the group's observer how the wait of an asynchronous caller ends, once.
+class wait_teller {
+ public:
+  wait_teller() = default;
+  wait_teller(const wait_teller&) = delete;
+  wait_teller& operator=(const wait_teller&) = delete;
+  virtual ~wait_teller() = default;
+
+  virtual void tell_left(reason why) noexcept = 0;
+  virtual void tell_ended(bool with_value) noexcept = 0;
+
+  template <class Call>
+  void supersedes(const Call& old) noexcept {
+    superseded = old.began;
+  }
+  std::optional<std::chrono::steady_clock::time_point> superseded;  // when the call began
+};
+
 /// Gives the waits of callers that are not threads what they need of a group.
 struct async_access {
   template <class Group, class Wait, class Key>
@@ -121,6 +139,7 @@ class async_wait : public waiter_node {
   /// Returns: false if it did not wait, or is being resumed.
   bool abandon() noexcept {
     ignore_stops();
+    tell_left(reason::caller_gone);
     if (chosen_ != nullptr && chosen_->gone != nullptr) *chosen_->gone = true;
     if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
     {
@@ -164,13 +183,14 @@ class async_wait : public waiter_node {
       if (is.how == resumed::bound) out.by = is.poster_of(*this);
     }
     why_ = why;
-    out.loader = detail::account_leave(home, *handle_, began_, why);
+    out.loader = account_leave(home, why);
     return true;
   }
 
   /// The second half, outside all locks.
   void depart(departure out) noexcept {
     disconnect();  // it waits no more, however late it is resumed
+    tell_left(*why_);
     if (!stop_loader(std::move(out.loader))) return;
     if (is.how == resumed::inlined) {
       return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
@@ -208,7 +228,7 @@ class async_wait : public waiter_node {
     began_ = false;
     handle_ = handle;
     if (chosen_ != nullptr) chosen_->expiry = expiry;
-    if (finishes_) {
+    if (finishes) {
       if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
       const lock guard(handle_->waiters->mutex);
@@ -219,18 +239,22 @@ class async_wait : public waiter_node {
     return std::nullopt;
   }
 
-  /// Has the caller wait for a call that it is about to begin.
-  /// Returns: why the call must not begin, or nothing.
-  [[nodiscard]] std::optional<reason> attend(shard& home, std::shared_ptr<owned_type>&& own)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
+  /// Gives the caller the call that it is about to begin. From here on this owns it, so that its key is
+  /// not destroyed under the mutex.
+  void prepare(std::shared_ptr<owned_type>&& own) {
     began_ = true;
-    wait_node* const outer = inside();
     owned_type& begun = *own;
-    handle_ = begun.prepare(std::move(own),
-                            {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    handle_ = begun.prepare(
+        std::move(own), {.to_leave = true, .to_be_woken = true, .an_edge = inside() != nullptr});
+  }
+
+  /// Has the caller wait for that call.
+  /// Returns: why the call must not begin, or nothing.
+  [[nodiscard]] std::optional<reason> attend(shard& home) SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (chosen_ != nullptr) chosen_->expiry = (clock::time_point::max)();
     if (!advance(phase::entering, phase::starting)) return was_stopped();
-    home.add_beginner(begun.get());
+    home.add_beginner(begun_here().get());
+    wait_node* const outer = inside();
     if (outer != nullptr) chosen_->edge.connect_to_new(*outer, handle_->node);
     return std::nullopt;
   }
@@ -238,6 +262,7 @@ class async_wait : public waiter_node {
   // --- Afterwards ----------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
+  [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
 
   /// Returns: the call that it has begun; and what keeps that alive as long as this waits.
   [[nodiscard]] owned_type& begun_here() const noexcept { return *handle_->owned; }
@@ -246,17 +271,18 @@ class async_wait : public waiter_node {
   }
 
   /// To be called when the loader of the call that it has begun has been started on this thread; by a
-  /// caller that `finishes_`, also when it has joined a call.
+  /// caller that `finishes`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (began_ && handle_->owned->ended()) {
-      if (!advance(phase::starting, phase::waiting)) why_ = was_stopped();
+      if (!advance(phase::starting, phase::waiting)) has_left();
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
-    const lock guard(handle->waiters->mutex);
+    lock guard(handle->waiters->mutex);
     if (!advance(phase::starting, phase::waiting)) {
-      why_ = was_stopped();
+      guard.unlock();
+      has_left();
       return entered::ready;
     }
     if (handle->waiters->published()) return entered::ready;
@@ -270,6 +296,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
     disconnect();
+    tell_ended();
     if (why_ == reason::newer_call && !handle_->alive.closed()) {
       why_.reset();
     } else if (why_ || began_ || handle_ == nullptr || !may_try_again() ||
@@ -310,7 +337,13 @@ class async_wait : public waiter_node {
     }
   }
 
+  std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
   account me;
+
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
+  /// what needs to know the call, or the observer be told first; and whether others than its stop token
+  /// make it leave.
+  bool finishes = false;
 
  protected:
   ~async_wait() = default;
@@ -319,16 +352,13 @@ class async_wait : public waiter_node {
   /// Returns: when it is to leave for a newer call.
   [[nodiscard]] clock::time_point expiry() const noexcept { return chosen_->expiry; }
 
-  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
-  /// what needs to know the call; and whether others than its stop token make it leave.
-  bool finishes_ = false;
-
  private:
   enum class phase : unsigned char { entering, starting, waiting, stopped, late, taken };
+  std::atomic<phase> phase_ = phase::entering;  // in the same word as `finishes`
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
-    if (finishes_) return phase_.compare_exchange_strong(from, to);
+    if (finishes) return phase_.compare_exchange_strong(from, to);
 #if defined(__cpp_lib_jthread)
     if (chosen_ != nullptr && chosen_->on_stop) return phase_.compare_exchange_strong(from, to);
 #endif
@@ -369,7 +399,29 @@ class async_wait : public waiter_node {
   [[nodiscard]] stop_source leave_accounts(reason why) noexcept {
     shard& home = *handle_->home;
     const lock guard(home.mutex);
-    return detail::account_leave(home, *handle_, began_, why);
+    return account_leave(home, why);
+  }
+
+  [[nodiscard]] stop_source account_leave(shard& home, reason why) noexcept
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (teller == nullptr) return detail::account_leave(home, *handle_, began_, why);
+    return detail::account_leave(home, *handle_, began_, why, *teller);
+  }
+
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  void has_left() noexcept {
+    why_ = was_stopped();
+    tell_left(*why_);
+  }
+
+  void tell_left(reason why) noexcept {
+    if (const std::unique_ptr<wait_teller> t = std::move(teller)) t->tell_left(why);
+  }
+
+  /// Tells of the result of a caller that joined a call.
+  void tell_ended() noexcept {
+    const std::unique_ptr<wait_teller> t = std::move(teller);
+    if (t != nullptr && !why_ && !began_) t->tell_ended(has_value());
   }
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -390,7 +442,6 @@ class async_wait : public waiter_node {
 #pragma GCC diagnostic pop
 #endif
 
-  std::atomic<phase> phase_ = phase::entering;
   std::optional<reason> why_;  // it gets no result
 
   // Fixed while it waits.

@@ -107,8 +107,9 @@ template <class Key, class Value>
 
 /// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it, and
 /// announces it.
+/// Returns: whether the value was moved to who gets it.
 template <class Key, class Value, class Keep>
-void end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
+bool end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
               const Keep& keep) noexcept {
   {
     const lock guard(home.mutex);
@@ -117,11 +118,12 @@ void end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& 
   if (own.handed_out()) {
     try {
       detail::publish(home, own, value);
+      return true;
     } catch (...) {  // the move threw, which those who wait have been told
+      return false;
     }
-    return;
   }
-  keep(value);
+  return keep(value);
 }
 
 /// Leads a call from its loader to its published result.
@@ -139,11 +141,16 @@ result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   return result_maker::of<Value>(std::move(own.shared->channel->future), own.joined(), true);
 }
 
-/// Takes back the leader's interest in a call that may be over already.
-template <class Key, class Value>
+struct tell_nobody {
+  void operator()() const noexcept {}
+};
+
+/// Takes back the leader's interest in a call that may be over already. If it is not, calls `tell`.
+template <class Key, class Value, class Tell = tell_nobody>
 struct withdrawal {
   call_map<Key, Value>& home;
   call<Key, Value>& own;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Tell tell = {};
 
   void operator()() const noexcept {
     lock guard(home.mutex);
@@ -151,15 +158,16 @@ struct withdrawal {
     home.count(&group_stats::cancelled);
     stop_source loader = home.remove_interest(own);
     guard.unlock();
+    tell();
     loader.request_stop();
   }
 };
 
 /// As above, for a leader with options: its stop request withdraws its interest.
-template <class Key, class Value, class Fn>
+template <class Key, class Value, class Fn, class Tell = tell_nobody>
 result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, const call_options& options,
-                   Fn&& fn) {
-  const on_stop<withdrawal<Key, Value>> withdraw(options, {home, own});
+                   Fn&& fn, const Tell& tell = {}) {
+  const on_stop<withdrawal<Key, Value, Tell>> withdraw(options, {home, own, tell});
   return detail::lead(home, own, std::forward<Fn>(fn));
 }
 
