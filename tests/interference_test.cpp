@@ -278,7 +278,7 @@ TEST(Interference, OfAGreedyConstructorDoesNotChangeTheKey) {
   }));
 }
 
-#if defined(__cpp_lib_jthread) && defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
+#if defined(__cpp_lib_jthread) && defined(SINGLEFLIGHT_TESTS_CANCELS_WAITS)
 TEST(Interference, OfACancelledThreadTakesItsInterestWithIt) {
   group<int, int> g;
   std::stop_source leader, follower;

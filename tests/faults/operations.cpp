@@ -384,6 +384,18 @@ struct calls_of_many {
   }
 };
 
+const points used_by_many = {allocation, hash, equality, key_copy, value_move, loader};
+const points used_by_many_that_share = {allocation, hash,       equality, key_copy,
+                                        value_copy, value_move, loader};
+const points used_by_many_on = {allocation, hash,   equality,    key_copy, value_copy,
+                                value_move, loader, loader_copy, executor};
+
+/// Takes the values of both keys. The second is loaded by this caller.
+void take_both(world& w, std::vector<singleflight::outcome<value>> got, int first) {
+  world::take(std::move(got.at(0)).result(), first);
+  world::take(std::move(got.at(1)).result(), w.ours);
+}
+
 const std::vector<operation> of_many = {
     {.name = "do_many",
      .uses = {allocation},
@@ -402,6 +414,62 @@ const std::vector<operation> of_many = {
            const auto here = [](const auto& task) { task(); };
            calls->expect(calls->g.do_many_on(calls->keys, here, {}, calls->load));
          }},
+    {.name = "do_many_that_leads",
+     .uses = used_by_many,
+     .perform = [](world& w) { take_both(w, w.do_many({}, w.load_many()), w.ours); }},
+    {.name = "do_many_that_leads_with_followers",
+     .uses = used_by_many_that_share,
+     .perform = [](world& w) { take_both(w, w.do_many({}, w.load_many_for_others()), w.ours); },
+     .publishes = true},
+    {.name = "do_many_that_joins_and_leads",
+     .uses = used_by_many_that_share,
+     .perform = [](world& w) { take_both(w, w.do_many({}, w.load_many()), w.theirs); },
+     .prepare = a_call},
+    {.name = "do_many_with_a_deadline_that_joins_and_leads",
+     .uses = used_by_many_that_share,
+     .perform =
+         [](world& w) {
+           take_both(w, w.do_many({.call = with_deadline()}, w.load_many()), w.theirs);
+         },
+     .prepare = a_call},
+    {.name = "do_many_that_tries_again_what_failed",
+     .uses = used_by_many,
+     .perform =
+         [](world& w) {
+           take_both(w, w.do_many({.call = with_attempts(2)}, w.load_many()), w.ours);
+         },
+     .prepare = a_call_that_lets_us_down},
+    {.name = "do_many_past_max_waiters",
+     .uses = used_by_many,
+     .perform =
+         [](world& w) {
+           auto got = w.do_many({}, w.load_many());
+           w.take(std::move(got.at(1)).result(), w.ours);
+           (void)std::move(got.at(0)).result();
+         },
+     .prepare = a_full_call,
+     .options = full_with_one,
+     .refused_with = std::errc::resource_unavailable_try_again},
+    {.name = "do_many_on_this_thread_with_followers",
+     .uses = used_by_many_on,
+     .perform =
+         [](world& w) {
+           take_both(w, w.do_many_on(w.inline_executor, w.load_many_for_others()), w.ours);
+         },
+     .publishes = true},
+    {.name = "do_many_on_another_thread",
+     .uses = used_by_many_on,
+     .perform =
+         [](world& w) {
+           take_both(w, w.do_many_on(w.thread_executor(), w.load_many_for_others()), w.ours);
+         },
+     .publishes = true},
+    {.name = "do_many_on_another_thread_that_joins_and_leads",
+     .uses = used_by_many_on,
+     .perform =
+         [](world& w) { take_both(w, w.do_many_on(w.thread_executor(), w.load_many()), w.theirs); },
+     .prepare = a_call,
+     .publishes = true},
 };
 
 // --- Callers that are not threads ------------------------------------------------------------------

@@ -98,6 +98,19 @@ struct key_loader : faulty_loader<Body> {
 template <class Body>
 key_loader(Body) -> key_loader<Body>;
 
+/// A loader of many keys.
+template <class Body>
+struct faulty_bulk_loader : faulty_loader<Body> {
+  using faulty_loader<Body>::faulty_loader;
+  template <class Batch>
+  void operator()(Batch& missing) const {
+    use(point::loader);
+    this->body(missing);
+  }
+};
+template <class Body>
+faulty_bulk_loader(Body) -> faulty_bulk_loader<Body>;
+
 #if defined(__cpp_lib_jthread)
 /// A loader that takes a stop token.
 template <class Body>

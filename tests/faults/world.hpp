@@ -16,6 +16,7 @@
 #include <singleflight/group.hpp>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "../executors.hpp"
 #include "../support.hpp"
@@ -85,6 +86,16 @@ class world {
     return g.lead_or_follow(k);
   }
   template <class Fn>
+  [[nodiscard]] auto do_many(const singleflight::bulk_options& options, const Fn& fn) {
+    const std::vector<key> keys = both_keys();
+    return g.do_many(keys, options, fn);
+  }
+  template <class Executor, class Fn>
+  [[nodiscard]] auto do_many_on(const Executor& executor, const Fn& fn) {
+    const std::vector<key> keys = both_keys();
+    return g.do_many_on(keys, executor, {}, fn);
+  }
+  template <class Fn>
   [[nodiscard]] auto co_call(const key& k, const Fn& fn) {
     ++entries_;
     return g.co_call(k, singleflight::resume_inline, fn);
@@ -114,6 +125,22 @@ class world {
       others_join_us();
       use(point::loader);
       return value(ours);
+    });
+  }
+  /// The same for many keys.
+  auto load_many_for_others() {
+    return faulty_bulk_loader([this](auto& missing) {
+      if (missing[0].id() == k0.id()) others_join_us();  // else the call of key 0 could not begin
+      use(point::loader);
+      for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, value(ours));
+    });
+  }
+  static auto load_many() {
+    return faulty_bulk_loader([](auto& missing) {
+      for (std::size_t i = 0; i < missing.size(); ++i) {
+        use(point::loader);
+        missing.set_at(i, value(ours));
+      }
     });
   }
   void others_join_us() {
@@ -257,7 +284,8 @@ class world {
     EXPECT_TRUE(g.in_flight().empty());
     const auto counted = stats.led + stats.joined + stats.rejected;
     EXPECT_LE(counted, entries_);
-    EXPECT_GE(counted + (may_precede_counting(done.where()) ? done.failures() : 0), entries_);
+    EXPECT_GE(counted + (may_precede_counting(done.where()) ? done.failures() * most_at_once_ : 0),
+              entries_);
     const bool failed = !with_us_.empty() && with_us_.front().thrown != nullptr;
     const bool loader_failed = done.failures() > 0 && is_the_work_itself(done.where());
     if (failed || loader_failed) {
@@ -272,7 +300,16 @@ class world {
     return p == point::loader || p == point::loader_copy || p == point::executor;
   }
 
+  /// For a caller that asks for both keys at once.
+  [[nodiscard]] std::vector<key> both_keys() {
+    const carrying nothing(nullptr);
+    entries_ += 2;
+    most_at_once_ = 2;
+    return {k0, k1};
+  }
+
   std::atomic<std::size_t> entries_{0};
+  std::size_t most_at_once_ = 1;  // keys of one caller
   std::atomic<std::size_t> others_joined_{0};
   std::atomic<bool> over_{false};
   std::deque<answer> with_us_, with_others_;

@@ -4,6 +4,8 @@
 #include <array>
 #include <vector>
 
+#include "rows.hpp"
+
 namespace schedules {
 namespace {
 
@@ -409,6 +411,72 @@ void async_beside_threads(world& w) {
   w.caller([&w, source] { w.stop(*source); });
 }
 
+// Of two shards, keys 0 to 3 are in the first, 4 and 5 in the second.
+
+/// A caller that asks for these keys at once.
+void caller_of_many(world& w, std::vector<key> keys, const how& h = {}) {
+  w.caller([&w, keys = std::move(keys), h] { w.call_many(keys, h); });
+}
+
+void two_bulks_and_a_caller(world& w) {
+  caller_of_many(w, {0, 4});
+  caller_of_many(w, {4, 0});
+  caller_of(w, {0, 0});
+}
+
+void two_bulks_one_throws(world& w) {
+  caller_of_many(w, {0, 4}, {.loader_throws = true});
+  caller_of_many(w, {4, 0});
+  caller_of(w, {4});
+}
+
+void two_bulks_and_forget(world& w) {
+  caller_of_many(w, {0, 4});
+  caller_of_many(w, {4, 0});
+  w.caller([&w] { w.forget(4); });
+}
+
+void three_bulks_in_a_ring(world& w) {
+  caller_of_many(w, {0, 4});
+  caller_of_many(w, {4, 5});
+  caller_of_many(w, {5, 0});
+}
+
+/// A bulk that leaves the calls that it has joined.
+void a_bulk_that_leaves(world& w) {
+  caller_of(w, {0});
+  caller_of(w, {4});
+  caller_of_many(w, {0, 4}, until(10ms));
+  w.caller([&w] { w.advance(10ms); });
+}
+
+void reader(world& w, int reads = 1) {
+  (void)w.table();
+  w.caller([&w, reads] {
+    for (int i = 0; i < reads; ++i) w.table().read({});
+  });
+}
+void readers(world& w) {
+  for (int i = 0; i < 2; ++i) reader(w, 2);
+}
+void reader_and_writer(world& w) {
+  reader(w);
+  w.caller([&w] { w.table().write(); });
+  w.caller([&w] { w.table().evict(); });
+}
+void readers_and_writer(world& w) {
+  reader_and_writer(w);
+  reader(w);
+}
+/// A call that everybody has left is listed no more, and fills the cache all the same.
+void reader_that_leaves_and_writer(world& w) {
+  (void)w.table();
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] { w.table().read({.stop = source->get_token()}); });
+  w.caller([&w, source] { w.stop(*source); });
+  w.caller([&w] { w.table().write(); });
+}
+
 const std::array table{
     scenario{"pair", "2 threads, 1 call each, 1 key", all, all, one_shard, pair},
     scenario{"two_by_two", "2 threads, 2 calls each, 1 key", all, all, one_shard, two_by_two},
@@ -484,6 +552,23 @@ const std::array table{
     scenario{"full", "3 callers, room for one follower", all, all, one_waiter, a_full_call},
     scenario{"full_alone", "3 callers, room for one, else alone", all, all, one_waiter_else_alone,
              a_full_call},
+    scenario{"bulk", "2 bulks of the same 2 keys, and 2 calls", all, all, two_shards,
+             two_bulks_and_a_caller},
+    scenario{"bulk_one_shard", "the same in one shard", all, all, one_shard,
+             two_bulks_and_a_caller},
+    scenario{"bulk_throws", "2 bulks, a call, and a loader throws", all, all, two_shards,
+             two_bulks_one_throws},
+    scenario{"bulk_ring", "3 bulks, each with a key of the next", all, all, two_shards,
+             three_bulks_in_a_ring},
+    scenario{"bulk_forget", "2 bulks, and forget", all, all, two_shards, two_bulks_and_forget},
+    scenario{"bulk_leaves", "a bulk joins 2 calls, its deadline passes", all, all, two_shards,
+             a_bulk_that_leaves},
+    scenario{"fill", "2 readers, 2 reads each, through a cache", all, all, one_shard, readers},
+    scenario{"fill_write", "reader, writer and eviction", all, all, one_shard, reader_and_writer},
+    scenario{"fill_write_twice", "2 readers, writer and eviction", 3, 2, one_shard,
+             readers_and_writer},
+    scenario{"fill_left", "a reader that is stopped, and a writer", 5, 3, one_shard,
+             reader_that_leaves_and_writer},
     scenario{"three_by_two", "3 threads, 2 calls each, 2 keys, and forget", 3, 2, two_shards,
              three_by_two_and_forget},
     scenario{"four_by_two", "4 threads, 2 calls each, 2 keys, forget, stop", 2, 1, two_shards,

@@ -55,6 +55,7 @@ inline constexpr std::uint32_t stop_states = 4;  // of all stop tokens
 [[nodiscard]] constexpr std::uint32_t futures_of(int thread) noexcept {
   return std::uint32_t{1} << (16 + thread);
 }
+inline constexpr std::uint32_t all_futures = ((std::uint32_t{1} << max_threads) - 1) << 16;
 }  // namespace objects
 
 /// A scheduling point.

@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "rows.hpp"
+
 namespace schedules {
 namespace {
 
@@ -55,6 +57,8 @@ world::world(scheduler& threads, const plan& p)
   scheduler::keep(singleflight::detail::calls_led_by_this_thread,
                   reinterpret_cast<std::size_t&>(trampoline_of_this_thread()));
 }
+
+world::~world() = default;
 
 // --- Set-up --------------------------------------------------------------------------------------
 
@@ -120,7 +124,7 @@ void world::leave(entry& e) {
     expect(!c->call.token.stop_possible() || c->call.token.stop_requested(),
            "whoever left a call last has not told its loader to stop");
   }
-  say(e, e.outcome.c_str());
+  for (const entry* k = &e; k != nullptr; k = k->next_key) say(*k, k->outcome.c_str());
   here_[static_cast<std::size_t>(e.thread)] = e.outer;
   threads_.point("after the return");
 }
@@ -133,7 +137,7 @@ void world::say(const entry& e, const char* what) const {
 }
 
 template <class Call>
-void world::answer(entry& e, const Call& make) {
+void world::take_answer(entry& e, const Call& make) {
   try {
     make();
   } catch (const loader_error& error) {
@@ -141,6 +145,11 @@ void world::answer(entry& e, const Call& make) {
   } catch (const singleflight::call_error& error) {
     refused(e, error.code());
   }
+}
+
+template <class Call>
+void world::answer(entry& e, const Call& make) {
+  take_answer(e, make);
   leave(e);
 }
 
@@ -184,6 +193,48 @@ void world::async(key k, const how& h) {
   });
 }
 
+void world::call_many(const std::vector<key>& keys, const how& h) {
+  entry* first = nullptr;
+  for (const key k : keys) {
+    entry& e = enter(action::call, k, h);
+    e.next_key = first;
+    e.outer = first != nullptr ? first->outer : e.outer;
+    first = &e;
+  }
+  const singleflight::bulk_options options{.call =
+                                               h.options.value_or(singleflight::call_options())};
+  auto rows = group_->do_many(keys, options, [this, throws = h.loader_throws](auto& missing) {
+    load_many(missing, throws);
+  });
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    entry& e = *here(keys[i]);
+    take_answer(e, [&] { got(e, std::move(rows[i]).result()); });
+  }
+  leave(*first);
+}
+
+void world::load_many(singleflight::batch<key, value>& missing, bool throws) {
+  for (const key k : missing) {
+    entry& e = *here(k);
+    expect(e.call.begun && e.call.runs++ == 0, "a loader runs for a key that it does not lead");
+    e.call.leader = threads_.current();
+    e.call.failed = throws && k != missing[0];
+    say(e, "loads");
+  }
+  const int thrown = here(missing[missing.size() - 1])->number;
+  threads_.point("in the loader");
+  for (std::size_t i = 0; i < missing.size(); ++i) {
+    missing.set_at(i, value(here(missing[i])->number));
+    threads_.point("after a key was settled");
+    if (throws && missing.size() > 1) throw loader_error(thrown);
+  }
+}
+
+rows& world::table() {
+  if (rows_ == nullptr) rows_ = std::make_unique<rows>(threads_);
+  return *rows_;
+}
+
 void world::forget(key k) {
   entry& e = enter(action::forget, k);
   forgot(e, group_->forget(k));
@@ -222,13 +273,7 @@ void world::resume(entry& e, const Answer& make) {
   threads_.touch({.writes = e.touches});
   expect(++e.resumed == 1, "an asynchronous caller is resumed twice");
   expect(!e.may_stay, "a coroutine is resumed whose frame was destroyed");
-  try {
-    make();
-  } catch (const loader_error& error) {
-    got(e, error);
-  } catch (const singleflight::call_error& error) {
-    refused(e, error.code());
-  }
+  take_answer(e, make);
   say(e, e.outcome.c_str());
 }
 
@@ -442,13 +487,19 @@ footprint world::outside_critical_sections() {
   if ((workers_ & only(threads_.current())) != 0) {
     return loading_[me] ? footprint() : footprint{.writes = objects::others};
   }
+  if (rows_ != nullptr) {
+    return {.reads = objects::all_futures,
+            .writes = stop_sources_.empty() ? 0 : objects::stop_states};
+  }
   const entry* const e = here();
   if (e == nullptr) return {};
   footprint f;
   f.writes |= e->touches;
   // Who ends or stops a call may resume any caller, which says so then: see `resume` and `posts`.
   if (e->what == action::stop) f.writes |= stoppable_;
-  if (e->joined != nothing) f.reads |= objects::futures_of(number(e->joined).thread);
+  for (const entry* k = e; k != nullptr; k = k->next_key) {
+    if (k->joined != nothing) f.reads |= objects::futures_of(number(k->joined).thread);
+  }
   if (e->on_executor) f.reads |= objects::futures_of(e->thread);
   if ((e->on_executor && !e->has_slept) || helping_[me] > 0) f.writes |= objects::others;
   const bool may_use_token =
@@ -494,7 +545,7 @@ void world::notice_calls(const shard_type& home) {
     expect(c.interested > 0, "a call is listed that nobody wants");
     if (std::none_of(calls_.begin(), calls_.end(),
                      [&](const entry* e) { return e->call.running == &c; })) {
-      entry* const by = here();
+      entry* const by = here(c.key);
       expect(by != nullptr && by->what == action::call && by->on == c.key && !by->call.begun,
              "a call is listed that the caller has not begun");
       by->call.running = &c;
@@ -516,7 +567,7 @@ void world::notice_calls(const shard_type& home) {
 void world::notice_change(entry& owner) {
   auto& known = owner.call;
   const call_type& c = *known.running;
-  entry* const by = here();
+  entry* const by = here(owner.on);
   if (c.waiters() > known.waiters) {
     expect(known.listed && c.listed() && !c.ended,
            "a caller has joined a call that was forgotten, is dying or has ended");
@@ -658,6 +709,8 @@ std::uint64_t world::judge() {
     group_.reset();
   }
   judge_futures();
+  if (rows_ != nullptr) rows_->judge();
+  rows_.reset();
   expect(value::alive == 0, "there are values left");
   expect(loader_error::alive == 0, "there are exceptions left");
   return fingerprint();

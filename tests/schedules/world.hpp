@@ -34,6 +34,8 @@ namespace schedules {
 
 namespace schedules {
 
+class rows;
+
 using key = int;
 
 struct key_hash {
@@ -117,7 +119,7 @@ struct how {
 class world : public observer {
  public:
   world(scheduler& threads, const plan& p);
-  ~world() override = default;
+  ~world() override;
   world(const world&) = delete;
   world& operator=(const world&) = delete;
 
@@ -145,9 +147,15 @@ class world : public observer {
   void call(key k, const how& h = {});
   void call_on_executor(key k, const how& h = {});
   void async(key k, const how& h = {});
+  /// Asks for these keys at once, each of which is one entry. The loader throws, if it does, when it has
+  /// settled the first of its keys.
+  void call_many(const std::vector<key>& keys, const how& h = {});
   void forget(key k);
   void forget_unshared(key k);
   void stop(std::stop_source& source);
+
+  /// The rows that callers read through a cache. To be called in the set-up, too.
+  rows& table();
 
   // Asynchronous callers: callbacks that are called inline, whose calls another thread ends, and
   // coroutines. `h.options` may have a stop token.
@@ -198,9 +206,10 @@ class world : public observer {
     how manner;
     bool on_executor = false;
     bool has_slept = false;
-    bool has_left = false;   // the call that it waited for last
-    bool in_circle = false;  // as of its last look at the wait graph
-    entry* outer = nullptr;  // whose loader made this one
+    bool has_left = false;      // the call that it waited for last
+    bool in_circle = false;     // as of its last look at the wait graph
+    entry* outer = nullptr;     // whose loader made this one
+    entry* next_key = nullptr;  // of those that its caller asks for at once
     std::uint64_t entered = 0;
     int joined = nothing;    // the call that it has joined last
     int unlisted = nothing;  // the call that it has forgotten
@@ -246,8 +255,11 @@ class world : public observer {
   template <class Call>
   void answer(entry& e, const Call& make);
   template <class Call>
+  void take_answer(entry& e, const Call& make);
+  template <class Call>
   void with_loader(entry& e, const Call& make);
   value load(entry& e, const std::stop_token* token);
+  void load_many(singleflight::batch<key, value>& missing, bool throws);
   void run_stop_callback(entry& of);
   template <class Condition>
   void await_call(key k, const Condition& holds);
@@ -306,6 +318,12 @@ class world : public observer {
   void say(const entry& e, const char* what) const;
 
   [[nodiscard]] entry* here() const { return here_[static_cast<std::size_t>(threads_.current())]; }
+  /// Returns: where this thread asks for that key, if it asks for many; else its innermost entry.
+  [[nodiscard]] entry* here(key k) const {
+    entry* e = here();
+    while (e != nullptr && e->on != k && e->next_key != nullptr) e = e->next_key;
+    return e;
+  }
   [[nodiscard]] entry& number(int n) { return entries_[static_cast<std::size_t>(n)]; }
 
   scheduler& threads_;
@@ -331,6 +349,7 @@ class world : public observer {
   std::deque<std::stop_source> stop_sources_;
   std::vector<std::pair<entry*, std::shared_future<value>>> futures_;
   std::uint32_t stoppable_ = 0;  // the asynchronous callers with a stop token
+  std::unique_ptr<rows> rows_;
   std::vector<std::pair<entry*, singleflight::leader<value>>> leaders_;
   std::deque<std::pair<entry*, support::frame>> coroutines_;
   std::vector<std::function<void()>> resumptions_;

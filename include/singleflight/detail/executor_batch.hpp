@@ -23,6 +23,7 @@
 #include "call_map.hpp"
 #include "config.hpp"
 #include "exit.hpp"
+#include "lead.hpp"
 #include "loader.hpp"
 #include "mutex.hpp"
 #include "owned_call.hpp"
@@ -44,6 +45,22 @@ class batch_call final : public owned_call<Key, Value> {
   void handed_over() noexcept {
     this->every_.disown(*this);
     this->started();
+  }
+
+  /// Ends the call in its loader, whose thread may end while it moves the value. What the move throws
+  /// goes to those who wait.
+  void settle(loaded<Value>& value) {
+    if (!this->claim()) return;
+    const typename owned_call<Key, Value>::destruction at_exit{*this};
+    {
+      const lock guard(this->home_.mutex);
+      this->home_.end(this->get());
+    }
+    try {
+      detail::publish(this->home_, this->get(), value);
+    } catch (...) {
+      if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
+    }
   }
 
   /// Makes this thread the call's leader. Returns: whether any caller is left that wants the result.
@@ -96,9 +113,10 @@ class executor_batch final
     std::sort(keys_.begin(), keys_.end(),
               [](const key_type* a, const key_type* b) { return a->first < b->first; });
     every_.add(*this);
+    std::shared_ptr<task_state> task;  // its end must not come before a failure is known
     try {
       const leading here;  // until the executor has returned
-      const auto task = std::make_shared<task_state>(this->shared_from_this());
+      task = std::make_shared<task_state>(this->shared_from_this());
       fn_.emplace(fn);
       executor([task]() {
         const auto keep = task;  // an executor may overwrite the task that it is running
@@ -187,7 +205,7 @@ class executor_batch final
   }
 
   void end_with(key_type& k, loaded<Value>& value) override {
-    k.elsewhere->end_with(std::move(value));
+    k.elsewhere->settle(value);
     this->was_settled();
   }
 
@@ -201,7 +219,8 @@ class executor_batch final
       for (key_type* const k : keys_) {
         if (k->elsewhere->ended()) continue;
         try {
-          k->elsewhere->end_with(loaded<Value>(value));
+          loaded<Value> own(value);
+          k->elsewhere->settle(own);
         } catch (...) {  // the copy threw
           k->elsewhere->fail(current_failure());
           if (std::current_exception() == nullptr) throw;
