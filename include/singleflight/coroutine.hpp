@@ -25,7 +25,7 @@
 #include "leader.hpp"
 #include "result.hpp"
 
-// Makes `group::co_call` and `group::drained` usable:
+// Makes `group::co_call`, `group::co_call_many` and `group::drained` usable:
 //
 //     task<template_details> get(std::string id) {
 //       if (auto hit = cache.find(id)) co_return *hit;
@@ -384,5 +384,7 @@ struct include_singleflight_coroutine_hpp {
 
 }  // namespace detail
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI
+
+#include "detail/co_bulk.hpp"
 
 #endif  // SINGLEFLIGHT_COROUTINE_HPP
