@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "flights_page.hpp"
 #include "log.hpp"
 #include "metrics.hpp"
 #include "settings.hpp"
@@ -34,8 +35,10 @@ struct bad_request : std::runtime_error {
 
 class http_server {
  public:
-  http_server(const http_settings& how, template_reader& reader, metrics& figures)
-      : how_(how), reader_(reader), metrics_(figures) {
+  /// `debug`: what `/debug/flights` shows; null: nothing is there.
+  http_server(const http_settings& how, template_reader& reader, metrics& figures,
+              const flights_page* debug)
+      : how_(how), reader_(reader), metrics_(figures), debug_(debug) {
     server_.new_task_queue = [threads = how.threads] { return new httplib::ThreadPool(threads); };
     server_.set_tcp_nodelay(true);
     server_.set_keep_alive_max_count(1'000'000);  // the clients decide when to leave
@@ -83,6 +86,7 @@ class http_server {
     server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
       response.set_content(metrics_.text(), "text/plain; version=0.0.4");
     });
+    if (debug_ != nullptr) add_debug_routes();
     server_.set_post_routing_handler([this](const httplib::Request&, httplib::Response& response) {
       if (draining_) response.set_header("Connection", "close");
     });
@@ -93,6 +97,19 @@ class http_server {
       metrics_.count_request(response.status);
       fail(response, response.status, reason_of(response.status));
     });
+  }
+
+  void add_debug_routes() {
+    server_.Get("/debug/flights", [](const httplib::Request&, httplib::Response& response) {
+      // Only what is in the page itself may run: a key cannot.
+      response.set_header("Content-Security-Policy", flights_page::policy);
+      response.set_content(flights_page::html, "text/html; charset=utf-8");
+    });
+    server_.Get("/debug/flights.json",
+                [this](const httplib::Request&, httplib::Response& response) {
+                  response.set_header("Cache-Control", "no-store");
+                  response.set_content(debug_->json(), json_type);
+                });
   }
 
   void answer_details(const httplib::Request& request, httplib::Response& response) {
@@ -188,6 +205,7 @@ class http_server {
   const http_settings how_;
   template_reader& reader_;
   metrics& metrics_;
+  const flights_page* const debug_;
   std::atomic<bool> draining_ = false;
   httplib::Server server_;
   std::thread serving_;

@@ -12,9 +12,11 @@
 #include <csignal>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cache.hpp"
+#include "flights_page.hpp"
 #include "http_server.hpp"
 #include "log.hpp"
 #include "mariadb_store.hpp"
@@ -62,7 +64,9 @@ void serve(const settings& chosen, const stop_signals& stop, store& back) {
   const std::unique_ptr<cache> front = make_cache(chosen);
   template_reader reader(chosen.read, *front, back);
   metrics figures(reader, *front, back);
-  http_server server(chosen.http, reader, figures);
+  std::optional<flights_page> debug;
+  if (chosen.read.count_joins) debug.emplace(reader, *front);
+  http_server server(chosen.http, reader, figures, debug ? &*debug : nullptr);
   const int port = server.start();
   log_info("listening", {{"port", port},
                          {"process", getpid()},

@@ -44,6 +44,7 @@ struct read_settings {
   std::chrono::milliseconds absent_lifetime{5000};  // of the answer that there is no such template
   std::chrono::milliseconds deadline{2000};         // of a request that waits for another's query
   std::chrono::milliseconds max_age{1000};          // of a query, before another is started
+  bool count_joins = false;                         // of each key, for /debug/flights
 };
 
 struct http_settings {
@@ -152,6 +153,8 @@ inline void add_store_flags(CLI::App& app, settings& all) {
 
 inline void add_flags(CLI::App& app, settings& all) {
   detail::add_http_flags(app, all.http);
+  app.add_flag("--debug-flights", all.read.count_joins,
+               "serve /debug/flights, which shows the keys that requests wait for");
   detail::add_read_flags(app, all.read);
   detail::add_cache_flags(app, all);
   detail::add_store_flags(app, all);

@@ -5,12 +5,14 @@
 #include <chrono>
 #include <cstddef>
 #include <exception>
+#include <functional>
 #include <optional>
 #include <singleflight/read_through.hpp>
 #include <utility>
 #include <vector>
 
 #include "cache.hpp"
+#include "flight_observer.hpp"
 #include "settings.hpp"
 #include "store.hpp"
 #include "template.hpp"
@@ -29,7 +31,7 @@ class template_reader {
                {.lifetime = how.lifetime,
                 .absent_lifetime = how.absent_lifetime,
                 .jitter = how.jitter},
-               {}, {.max_age = how.max_age}) {}
+               {}, {.max_age = how.max_age}, {}, {}, flight_observer(how.count_joins)) {}
 
   /// Returns: null if there is no such template.
   /// Throws: `store_unavailable`; `singleflight::call_error` if another's query takes too long.
@@ -61,7 +63,9 @@ class template_reader {
     return all;
   }
 
-  [[nodiscard]] singleflight::group_stats stats() const { return reads_.flights().stats(); }
+  /// Returns: what is read through, to be looked at, as its group is.
+  [[nodiscard]] const auto& reads() const noexcept { return reads_; }
+  [[nodiscard]] const auto& flights() const noexcept { return reads_.flights(); }
 
  private:
   using entry = singleflight::cache_entry<details_json>;
@@ -130,7 +134,10 @@ class template_reader {
   const read_settings how_;
   cache& cache_;
   store& store_;
-  singleflight::read_through<template_key, details_json, entries> reads_;
+  singleflight::read_through<template_key, details_json, entries, singleflight::no_refresh,
+                             std::hash<template_key>, std::equal_to<template_key>,
+                             std::chrono::system_clock, flight_observer>
+      reads_;
 };
 
 }  // namespace template_service

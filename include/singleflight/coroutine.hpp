@@ -223,7 +223,7 @@ class co_call_awaiter final
     const entered now = enter();
     if (now == entered::waits) return true;
     if constexpr (inlined) {
-      return false;
+      return try_again();
     } else {
       resumption_->post(resumption_);
       return true;
@@ -247,13 +247,15 @@ class co_call_awaiter final
 
   /// Returns: whether it waits again.
   [[nodiscard]] bool try_again() noexcept {
-    if (!this->settle()) return false;
-    try {
-      return enter() == entered::waits;
-    } catch (...) {
-      failure_ = current_failure();
-      return false;
+    while (this->settle()) {
+      try {
+        if (enter() == entered::waits) return true;
+      } catch (...) {
+        failure_ = current_failure();
+        return false;
+      }
     }
+    return false;
   }
 
   /// Out of line, so that no compiler keeps what others see of this in registers

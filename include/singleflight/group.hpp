@@ -46,7 +46,9 @@
 #include "detail/traits.hpp"
 #include "detail/wait_graph.hpp"
 #include "detail/waiter_list.hpp"
+#include "detail/watch.hpp"
 #include "leader.hpp"
+#include "observer.hpp"
 #include "options.hpp"
 #include "outcome.hpp"
 #include "result.hpp"
@@ -149,11 +151,16 @@ struct bulk_access;
 /// the lock of the wait graph, which is one for the process, two or three times; of the others, only
 /// a leader takes it that such a follower waits for, and with `max_age` a caller inside a loader. A shard allocates when more calls
 /// are in flight in it than ever before.
-template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>>
+///
+/// Observers: an `Observer` with any of the members that observer.hpp describes is told what becomes of
+/// calls and callers. What it lacks costs nothing.
+template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>,
+          class Observer = no_observer>
 class group {
  public:
-  using key_type = Key;      ///< The type of a key.
-  using value_type = Value;  ///< The type of a value.
+  using key_type = Key;            ///< The type of a key.
+  using value_type = Value;        ///< The type of a value.
+  using observer_type = Observer;  ///< The type of the observer.
 
  private:
   static_assert(std::is_object_v<Key> && std::same_as<Key, std::remove_cv_t<Key>>,
@@ -184,15 +191,19 @@ class group {
                      requires(const Key& a, const Key& b) { static_cast<bool>(a == b); }),
                 "singleflight: KeyEqual cannot compare two Keys; give Key an operator== or name a "
                 "KeyEqual whose operator() is const");
+  static_assert(observer_of<Observer, Key>,
+                "singleflight: Observer must be an object that can be moved into the group");
 
  public:
   /// Makes an empty group.
   /// Throws: `std::invalid_argument` if the options make no sense, `std::bad_alloc`.
-  explicit group(group_options options = {}, Hash hash = Hash(), KeyEqual equal = KeyEqual())
+  explicit group(group_options options = {}, Hash hash = Hash(), KeyEqual equal = KeyEqual(),
+                 Observer observer = Observer())
       : options_(checked(options)),
         shards_(options_.shards),
         hash_(std::move(hash)),
-        equal_(std::move(equal)) {
+        equal_(std::move(equal)),
+        observer_(std::move(observer)) {
     detail::watch_this_thread();
   }
 
@@ -213,6 +224,7 @@ class group {
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
+    observer_.keep();
   }
 
   /// Leads a call for `key`, or follows the one that is listed.
@@ -546,6 +558,9 @@ class group {
     return all;
   }
 
+  /// Returns: the observer, which calls may be using at the same time.
+  [[nodiscard]] auto& observer() const noexcept { return observer_.get(); }
+
  private:
   friend struct detail::async_access;
   friend struct detail::bulk_access;
@@ -556,9 +571,10 @@ class group {
 
   using call = detail::call<Key, Value>;
   using shard = detail::call_map<Key, Value>;
-  using waiter = detail::waiter<Key, Value>;
+  using waiter = detail::waiter<Key, Value, typename detail::watch<Observer, Key>::note>;
   using limits = detail::wait_limits;
   using entry = detail::entry;
+  using watch = detail::watch<Observer, Key>;
   using owned_call = detail::owned_call<Key, Value>;
   using async_wait = detail::async_wait<Key, Value>;
   using clock = std::chrono::steady_clock;
@@ -583,17 +599,31 @@ class group {
   template <class K, class Limits, class Fn>
   result<Value> enter(K&& key, const Limits& given, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
+    watch seen(observer_);
     for (entry me;;) {
-      if constexpr (std::same_as<Limits, limits>) detail::refuse_if_late(home, given, me);
+      seen.enters(me);
+      if constexpr (std::same_as<Limits, limits>) {
+        detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
+      }
       detail::lock lock(home.mutex);
-      call* const running = joinable(home, hash, key);
+      call* const running = joinable(home, hash, key, seen);
       if (running == nullptr || must_run_alone(*running)) {
         call own(hash, home.make_key(std::forward<K>(key)), std::this_thread::get_id(),
                  detail::stop_source_for<Fn, Key>());
         if constexpr (detail::takes_context<Fn, Key>) own.forgets_before = home.forgets();
+        seen.begins(own, running);
         begin(home, own, running, me);
         lock.unlock();
-        if constexpr (std::same_as<Limits, limits>) {
+        if constexpr (watch::tells) {
+          return seen.lead(own, [&, &at = home] {
+            if constexpr (std::same_as<Limits, limits>) {
+              return detail::lead(at, own, given.options(), std::forward<Fn>(fn),
+                                  seen.on_withdrawal());
+            } else {
+              return detail::lead(at, own, std::forward<Fn>(fn));
+            }
+          });
+        } else if constexpr (std::same_as<Limits, limits>) {
           return detail::lead(home, own, given.options(), std::forward<Fn>(fn));
         } else {
           return detail::lead(home, own, std::forward<Fn>(fn));
@@ -601,10 +631,11 @@ class group {
       }
       const limits& wanted = limits_to_wait(given);
       waiter wait(wanted);
-      const auto refusal = join(home, *running, wait, me);
+      const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
-      if (refusal) detail::throw_call_error(*refusal);
-      if (auto answer = wait.wait(home, me)) return *std::move(answer);
+      if (refusal) refuse(key, *refusal, seen);
+      seen.tell_joined(key);
+      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -612,25 +643,31 @@ class group {
   template <class K, class Executor, class Fn>
   result<Value> enter_on(K&& key, const limits& given, Executor&& executor, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
+    watch seen(observer_);
     for (entry me;;) {
-      detail::refuse_if_late(home, given, me);
+      seen.enters(me);
+      detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
       executor_call_ptr<Fn> started;  // before the lock: it owns a key, and is destroyed unlocked
       waiter wait(given);
       detail::lock lock(home.mutex);
-      call* const running = joinable(home, hash, key);
+      call* const running = joinable(home, hash, key, seen);
       if (running == nullptr || must_run_alone(*running)) {
-        detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
+        detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key),
+                                   seen);
+        seen.begins(*started, running);
         wait.attend(home, started);
         started->begin(home, started);
         begin(home, started->get(), running, me);
         lock.unlock();
+        seen.tell_began_elsewhere(*started);
         detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
-        return *wait.wait(home, me);  // never empty: it does not leave its own call for a newer one
+        return *seen.wait_for_own(wait, home, me);  // never empty: it leaves it for no newer call
       }
-      const auto refusal = join(home, *running, wait, me);
+      const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
-      if (refusal) detail::throw_call_error(*refusal);
-      if (auto answer = wait.wait(home, me)) return *std::move(answer);
+      if (refusal) refuse(key, *refusal, seen);
+      seen.tell_joined(key);
+      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -639,26 +676,32 @@ class group {
   std::shared_future<Value> enter_async(K&& key, Executor&& executor, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
     entry me;
+    watch seen(observer_);
     executor_call_ptr<Fn> started;  // before the lock: it owns a key, and is destroyed unlocked
     detail::lock lock(home.mutex);
-    call* const running = joinable(home, hash, key);
+    call* const running = joinable(home, hash, key, seen);
     if (running == nullptr || must_run_alone(*running)) {
-      detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key));
+      detail::make_executor_call(started, home, shards_.owned(), hash, std::forward<K>(key), seen);
+      seen.begins(*started, running);
       std::shared_future<Value> future = started->prepare_future(started, {}).future;
       started->begin(home, started);
       begin(home, started->get(), running, me);
       lock.unlock();
+      seen.tell_began_elsewhere(*started);
       detail::launch(std::move(started), std::forward<Executor>(executor), std::forward<Fn>(fn));
       return future;
     }
     if (running->followers() >= options_.max_waiters) {
       me.count(home, &group_stats::rejected);
       lock.unlock();
-      detail::throw_call_error(detail::reason::full);
+      refuse(key, detail::reason::full, seen);
     }
     std::shared_future<Value> future = home.make_ticket(*running, {}).future;
     me.count(home, &group_stats::joined);
     home.add_follower(*running);
+    seen.joins(*running);
+    lock.unlock();
+    seen.tell_joined(key, true);
     return future;
   }
 
@@ -666,24 +709,29 @@ class group {
   template <class K>
   std::variant<result<Value>, leader<Value>> enter_or_lead(K&& key, const limits& given) {
     const auto [home, hash] = shards_.locate(hash_(key));
+    watch seen(observer_);
     for (entry me;;) {
-      detail::refuse_if_late(home, given, me);
+      seen.enters(me);
+      detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
       std::shared_ptr<owned_call> begun;  // before the lock: it owns a key
       waiter wait(given);
       detail::lock lock(home.mutex);
-      call* const running = joinable(home, hash, key);
+      call* const running = joinable(home, hash, key, seen);
       if (running == nullptr || must_run_alone(*running)) {
-        begun = make_owned(home, hash, std::forward<K>(key));
+        begun = make_owned(home, hash, std::forward<K>(key), seen);
+        seen.begins(*begun, running);
         begun->begin(home, begun);
         begin(home, begun->get(), running, me);
         lock.unlock();
+        seen.tell_began_elsewhere(*begun);
         begun->started();
         return detail::leader_maker::make<Value>(std::move(begun));
       }
-      const auto refusal = join(home, *running, wait, me);
+      const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
-      if (refusal) detail::throw_call_error(*refusal);
-      if (auto answer = wait.wait(home, me)) return *std::move(answer);
+      if (refusal) refuse(key, *refusal, seen);
+      seen.tell_joined(key);
+      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -692,12 +740,38 @@ class group {
   template <class K>
   detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
     const auto [home, hash] = shards_.locate(hash_(key));
-    const detail::lock lock(home.mutex);
+    watch seen(observer_);
+    seen.enters(wait.me);
+    if constexpr (watch::tells) {
+      auto teller = seen.make_teller(key);
+      const bool finishes_here = !std::exchange(wait.finishes, true);
+      detail::lock lock(home.mutex);
+      const detail::entered now = enter_locked(wait, home, hash, key, begun, seen);
+      if (now != detail::entered::ready)
+        wait.teller = seen.arm(std::move(teller), begun != nullptr);
+      lock.unlock();
+      if (finishes_here) wait.finishes = false;
+      if (now == detail::entered::ready) seen.tell_refused(key, *wait.refused_for());
+      if (now == detail::entered::begun) seen.tell_began_elsewhere(*begun);
+      if (now != detail::entered::waits) return now;
+      seen.tell_joined(key);
+      return finishes_here ? wait.finish_start() : now;
+    } else {
+      const detail::lock lock(home.mutex);
+      return enter_locked(wait, home, hash, key, begun, seen);
+    }
+  }
+
+  template <class K>
+  detail::entered enter_locked(async_wait& wait, shard& home, std::uint64_t hash, K&& key,
+                               std::shared_ptr<owned_call>& begun, watch& seen)
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     std::optional<detail::reason> refusal = wait.was_stopped();
     if (!refusal) {  // else before anything that others could notice
-      call* const running = joinable(home, hash, key, wait.inside());
+      call* const running = joinable(home, hash, key, wait.inside(), seen);
       if (running == nullptr || must_run_alone(*running, wait.inside())) {
-        begun = make_owned(home, hash, std::forward<K>(key));
+        begun = make_owned(home, hash, std::forward<K>(key), seen);
+        seen.begins(*begun, running);
         refusal = wait.attend(home, begun);
         if (!refusal) {
           begun->begin(home, begun);
@@ -707,6 +781,7 @@ class group {
       } else {
         refusal =
             wait.join(home, *running, options_.max_waiters, shards_.alive(), expiry(*running));
+        seen.joins(*running);
       }
     }
     wait.me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
@@ -718,35 +793,44 @@ class group {
   }
 
   template <class K>
-  [[nodiscard]] std::shared_ptr<owned_call> make_owned(shard& home, std::uint64_t hash, K&& key)
+  [[nodiscard]] std::shared_ptr<owned_call> make_owned(shard& home, std::uint64_t hash, K&& key,
+                                                       const watch& seen)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    return std::make_shared<owned_call>(home, shards_.owned(), hash,
-                                        home.make_key(std::forward<K>(key)),
-                                        detail::no_stop_source(), false, shards_.alive());
+    return seen.template make<owned_call>(home, shards_.owned(), hash,
+                                          home.make_key(std::forward<K>(key)),
+                                          detail::no_stop_source(), false, shards_.alive());
+  }
+
+  template <class K>
+  [[noreturn]] static void refuse(const K& key, detail::reason why, watch& seen) {
+    seen.tell_refused(key, why);
+    detail::throw_call_error(why);
   }
 
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
   /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
-  template <class K>
-  call* joinable(shard& home, std::uint64_t hash, const K& key) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  template <class K, class Seen = detail::no_note>
+  call* joinable(shard& home, std::uint64_t hash, const K& key, Seen&& seen = {})
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
     call* const running = home.find(hash, key, equal_);
     if (running == nullptr || !ages() || clock::now() < expiry(*running) ||
         waits_for_this_thread(*running)) {
       return running;
     }
     home.supersede(*running);
+    seen.supersedes(*running);
     return nullptr;
   }
 
   /// As above, for a caller inside another call, or in none: nor if the call waits for that one.
   template <class K>
-  call* joinable(shard& home, std::uint64_t hash, const K& key, const detail::wait_node* inside)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
+  call* joinable(shard& home, std::uint64_t hash, const K& key, const detail::wait_node* inside,
+                 watch& seen) SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (inside != nullptr && ages()) {
       call* const running = home.find(hash, key, equal_);
       if (running != nullptr && detail::waits_for(*running, *inside)) return running;
     }
-    return joinable(home, hash, key);
+    return joinable(home, hash, key, seen);
   }
 
   /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it, or
@@ -786,10 +870,12 @@ class group {
 
   /// Makes the caller a follower, or counts it as rejected. Returns: why, or nothing.
   /// Throws: `std::bad_alloc`, only to this caller.
-  std::optional<detail::reason> join(shard& home, call& running, waiter& wait, entry& me) const
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
+  template <class Waiter, class Seen = detail::no_note>
+  std::optional<detail::reason> join(shard& home, call& running, Waiter& wait, entry& me,
+                                     Seen&& seen = {}) const SINGLEFLIGHT_REQUIRES(home.mutex) {
     const auto refusal = wait.join(home, running, options_.max_waiters, expiry(running));
     me.count(home, refusal ? &group_stats::rejected : &group_stats::joined);
+    seen.joins(running);
     return refusal;
   }
 
@@ -919,6 +1005,7 @@ class group {
   detail::shards<Key, Value> shards_;
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const Hash hash_;
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const KeyEqual equal_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS detail::observer_holder<Observer, watch::tells> observer_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

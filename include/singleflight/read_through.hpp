@@ -112,24 +112,25 @@ cache_functions(Find, Put, Erase) -> cache_functions<Find, Put, Erase>;
 /// waits for the loads on the executor.
 template <class Key, class Value, class Cache, class Executor = no_refresh,
           class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>,
-          class Clock = std::chrono::system_clock>
+          class Clock = std::chrono::system_clock, class Observer = no_observer>
 class read_through {
   static_assert(detail::copyable<Value>,
                 "singleflight: a Value that is read through a cache must be copyable, since the "
                 "cache keeps one; make it a std::shared_ptr");
 
  public:
-  using entry = cache_entry<Value, Clock>;               ///< What the cache keeps.
-  using group_type = group<Key, entry, Hash, KeyEqual>;  ///< By which callers share a load.
+  using entry = cache_entry<Value, Clock>;  ///< What the cache keeps.
+  using group_type =
+      group<Key, entry, Hash, KeyEqual, Observer>;  ///< By which callers share a load.
 
   /// Throws: `std::invalid_argument` if `jitter` is not in [0, 1); as the constructor of `group`.
   explicit read_through(Cache cache, read_options options = {}, Executor refresh = {},
                         group_options of_group = {}, Hash hash = Hash(),
-                        KeyEqual equal = KeyEqual())
+                        KeyEqual equal = KeyEqual(), Observer observer = Observer())
       : cache_(std::forward<Cache>(cache)),
         options_(checked(options)),
         refresh_(std::move(refresh)),
-        flights_(of_group, std::move(hash), std::move(equal)) {}
+        flights_(of_group, std::move(hash), std::move(equal), std::move(observer)) {}
 
   /// Reads a key from the cache, or loads it.
   ///

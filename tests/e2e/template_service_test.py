@@ -12,6 +12,11 @@ import unittest
 from processes import Service
 from servers import PROGRAM, TEMPLATES, Client, Crowd, EndToEnd, WithServers, await_that
 
+WAITING = 'singleflight_requests_waiting{group="templates"}'
+IN_FLIGHT = 'singleflight_calls_in_flight{group="templates"}'
+LED = 'singleflight_requests_total{group="templates",role="led"}'
+JOINED = 'singleflight_requests_total{group="templates",role="joined"}'
+
 # For tests that hold a query until they release it.
 PATIENT = ("--deadline-ms=60000", "--max-age-ms=60000", "--store-timeout-s=60",
            "--store-patience-ms=60000")
@@ -101,7 +106,7 @@ class ReadThrough(WithServers):
         self.assertEqual([one and one["id"] for one in page.json], [1, 2, 3, None, 1])
         self.assertEqual(page.json[1], client.details(2).json)
         self.assertEqual(client.metrics()["template_store_queries_total"], 2)
-        self.assertEqual(client.metrics()["singleflight_batches_total"], 1)
+        self.assertEqual(client.metrics()['singleflight_batches_total{group="templates"}'], 1)
         self.assertEqual(client.get("/template-details?id=3,1,9999").json[2], None)
         self.assertEqual(client.details(9_999).status, 404)
         self.assertEqual(client.details(3).json, page.json[2])
@@ -115,13 +120,13 @@ class ReadThrough(WithServers):
                        for query in ("1,2,3", "2,3,4", "3")]
             for thread in threads:
                 thread.start()
-            await_that(lambda: client.metrics()["singleflight_requests_total"] == 7, "all of them have entered")
+            await_that(lambda: client.metrics().sum("singleflight_requests_total") == 7, "all of them have entered")
         for thread in threads:
             thread.join()
         self.assertEqual({answer.status for answer in answers}, {200})
         metrics = client.metrics()
-        self.assertEqual(metrics["singleflight_led_total"], 4)
-        self.assertEqual(metrics["singleflight_joined_total"], 3)
+        self.assertEqual(metrics[LED], 4)
+        self.assertEqual(metrics[JOINED], 3)
 
     def test_a_list_with_a_bad_number_is_refused(self):
         client = self.start_service()
@@ -166,15 +171,14 @@ class Coalescing(WithServers):
         client = self.start_service(*PATIENT)
         with self.queries_held():
             crowd = Crowd(self.CROWD, lambda: client.details(7))
-            await_that(lambda: client.metrics()["singleflight_waiting"] == self.CROWD - 1,
+            await_that(lambda: client.metrics()[WAITING] == self.CROWD - 1,
                        "the crowd to wait for one query")
         self.assertEqual({answer.status for answer in crowd.answers()}, {200})
         self.assertEqual(len({answer.body for answer in crowd.answers()}), 1)
         metrics = client.metrics()
         self.assertEqual(metrics["template_store_queries_total"], 1)
-        self.assertEqual(metrics["singleflight_led_total"], 1)
-        self.assertEqual(metrics["singleflight_joined_total"], self.CROWD - 1)
-        self.assertEqual(metrics["singleflight_dedup_ratio"], self.CROWD)
+        self.assertEqual(metrics[LED], 1)
+        self.assertEqual(metrics[JOINED], self.CROWD - 1)
 
     def test_without_it_each_of_them_queries(self):
         client = self.start_service(*PATIENT, "--store-connections=4", coalesce="off")
@@ -191,7 +195,7 @@ class Coalescing(WithServers):
             crowds = [Crowd(1, lambda: client.details(7, "en")),
                       Crowd(1, lambda: client.details(7, "de")),
                       Crowd(1, lambda: client.details(8, "en"))]
-            await_that(lambda: client.metrics()["singleflight_in_flight"] == 3, "three queries")
+            await_that(lambda: client.metrics()[IN_FLIGHT] == 3, "three queries")
         bodies = {answer.body for crowd in crowds for answer in crowd.answers()}
         self.assertEqual(len(bodies), 3)
 
@@ -200,7 +204,7 @@ class Coalescing(WithServers):
                                     "--store-timeout-s=60")
         with self.queries_held():
             leader = Crowd(1, lambda: client.details(7))
-            await_that(lambda: client.metrics()["singleflight_in_flight"] == 1, "the query")
+            await_that(lambda: client.metrics()[IN_FLIGHT] == 1, "the query")
             follower = client.details(7)
         self.assertEqual(follower.status, 503)
         self.assertEqual(follower.headers["Retry-After"], "1")
@@ -229,7 +233,7 @@ class OneFleet(WithServers):
         return lambda: [answer for crowd in crowds for answer in crowd.answers()]
 
     def await_waiting(self, processes, count):
-        await_that(lambda: self.sum(processes, "singleflight_fleet_waiting") == count,
+        await_that(lambda: self.sum(processes, 'singleflight_fleet_waiting{group="templates"}') == count,
                    f"{count} processes to wait for another")
 
     def test_a_cold_key_costs_one_query(self):
@@ -237,13 +241,13 @@ class OneFleet(WithServers):
         with self.queries_held():
             answers = self.ask_all(processes, 7)
             self.await_waiting(processes, self.PROCESSES - 1)
-            await_that(lambda: self.sum(processes, "singleflight_waiting") == self.PROCESSES,
+            await_that(lambda: self.sum(processes, WAITING) == self.PROCESSES,
                        "the others in each process")
         self.assertEqual({answer.status for answer in answers()}, {200})
         self.assertEqual(len({answer.body for answer in answers()}), 1)
         self.assertEqual(self.sum(processes, "template_store_queries_total"), 1)
-        self.assertEqual(self.sum(processes, "singleflight_fleet_led_total"), 1)
-        self.assertEqual(self.sum(processes, "singleflight_fleet_followed_total"),
+        self.assertEqual(self.sum(processes, 'singleflight_fleet_led_total{group="templates"}'), 1)
+        self.assertEqual(self.sum(processes, 'singleflight_fleet_followed_total{group="templates"}'),
                          self.PROCESSES - 1)
         self.assertEqual(processes[0].details(7).status, 200)
         self.assertEqual(self.sum(processes, "template_store_queries_total"), 1)
@@ -252,11 +256,11 @@ class OneFleet(WithServers):
         processes = self.start_fleet(*self.LONG, "--fleet=off")
         with self.queries_held():
             answers = self.ask_all(processes, 7)
-            await_that(lambda: self.sum(processes, "singleflight_waiting") == self.PROCESSES,
+            await_that(lambda: self.sum(processes, WAITING) == self.PROCESSES,
                        "a query in each process")
         self.assertEqual({answer.status for answer in answers()}, {200})
         self.assertEqual(self.sum(processes, "template_store_queries_total"), self.PROCESSES)
-        self.assertNotIn("singleflight_fleet_led_total", processes[0].metrics())
+        self.assertNotIn('singleflight_fleet_led_total{group="templates"}', processes[0].metrics())
 
     def test_that_there_is_no_template_is_told_to_all_and_kept_for_a_while(self):
         processes = self.start_fleet(*self.LONG)
@@ -274,11 +278,11 @@ class OneFleet(WithServers):
         processes = self.start_fleet(*PATIENT, "--lease-ms=300", "--max-wait-ms=60000")
         with self.queries_held():
             first = Crowd(1, lambda: processes[0].details(7))
-            await_that(lambda: processes[0].metrics()["singleflight_fleet_led_total"] == 1,
+            await_that(lambda: processes[0].metrics()['singleflight_fleet_led_total{group="templates"}'] == 1,
                        "the first to lead")
             processes[0].service.process.kill()
             answers = self.ask_all(processes[1:], 7, each=1)
-            await_that(lambda: self.sum(processes[1:], "singleflight_fleet_waiting") == 1
+            await_that(lambda: self.sum(processes[1:], 'singleflight_fleet_waiting{group="templates"}') == 1
                        and self.sum(processes[1:], "template_store_connections_in_use") == 1,
                        "one to take over")
         self.assertEqual({answer.status for answer in answers()}, {200})
@@ -320,7 +324,7 @@ class OneFleet(WithServers):
         refused = self.events(client.service, "cache_refuses")
         self.assertEqual([event["error"] for event in refused], ["NOPERM"])
         metrics = client.metrics()
-        self.assertEqual(metrics["singleflight_fleet_refused_total"], 10)
+        self.assertEqual(metrics['singleflight_fleet_refused_total{group="templates"}'], 10)
         self.assertEqual(metrics["template_cache_up"], 1)
 
     def test_its_figures_add_up(self):
@@ -328,10 +332,10 @@ class OneFleet(WithServers):
         for template in [*range(1, 11), *range(1, 6), 9_999]:
             client.details(template)
         metrics = client.metrics()
-        self.assertEqual(metrics["singleflight_fleet_entries_total"],
-                         metrics["singleflight_led_total"])
-        self.assertEqual(metrics["singleflight_fleet_led_total"], 11)
-        self.assertEqual(metrics["singleflight_fleet_lost_fills_total"], 0)
+        self.assertEqual(metrics['singleflight_fleet_entries_total{group="templates"}'],
+                         metrics[LED])
+        self.assertEqual(metrics['singleflight_fleet_led_total{group="templates"}'], 11)
+        self.assertEqual(metrics['singleflight_fleet_lost_fills_total{group="templates"}'], 0)
 
 
 class CacheDown(WithServers):
@@ -399,7 +403,7 @@ class Draining(WithServers):
         client = self.start_service(*PATIENT, "--drain-ms=1")
         with self.queries_held():
             crowd = Crowd(10, lambda: client.details(7))
-            await_that(lambda: client.metrics()["singleflight_waiting"] == 9, "the crowd")
+            await_that(lambda: client.metrics()[WAITING] == 9, "the crowd")
             client.service.process.send_signal(signal.SIGTERM)
             await_that(lambda: self.events(client.service, "draining"), "the signal to be seen")
         self.assertEqual({answer.status for answer in crowd.answers()}, {200})
@@ -453,17 +457,16 @@ class MetricsAddUp(WithServers):
             sample = f'template_http_requests_total{{code="{status}"}}'
             self.assertEqual(metrics[sample], asked.count(status), sample)
         self.assertEqual(metrics.sum("template_http_requests_total"), len(asked))
-        self.assertEqual(metrics["template_http_request_seconds_count"], len(asked))
+        self.assertEqual(metrics["template_http_request_duration_seconds_count"], len(asked))
 
-        entries = metrics["singleflight_requests_total"]
+        entries = metrics.sum("singleflight_requests_total")
         self.assertEqual(entries, asked.count(200) - metrics["template_cache_hits_total"]
                          + asked.count(404) + asked.count(503))
-        self.assertEqual(metrics["singleflight_led_total"], entries)  # one request at a time
-        self.assertEqual(metrics["singleflight_dedup_ratio"], 1)
-        self.assertEqual(metrics["singleflight_failed_total"], asked.count(503))
+        self.assertEqual(metrics[LED], entries)  # one request at a time
+        self.assertEqual(metrics['singleflight_calls_failed_total{group="templates"}'], asked.count(503))
         self.assertEqual(metrics["template_store_queries_total"]
                          + metrics["template_store_failures_total"], entries)
-        for gauge in ("singleflight_in_flight", "singleflight_waiting",
+        for gauge in (IN_FLIGHT, WAITING,
                       "template_store_connections_in_use"):
             self.assertEqual(metrics[gauge], 0)
 

@@ -7,7 +7,9 @@ import re
 import urllib.request
 
 STATUS = ("Com_select", "Threads_connected", "Threads_running")
-METRICS = ("singleflight_led_total", "singleflight_joined_total", "template_cache_up",
+LED = 'singleflight_requests_total{group="templates",role="led"}'
+JOINED = 'singleflight_requests_total{group="templates",role="joined"}'
+METRICS = (LED, JOINED, "template_cache_up",
            "template_store_queries_total", "template_store_query_seconds_total")
 OWN_CONNECTIONS = 2  # of the sampler and the updater
 
@@ -76,8 +78,8 @@ def by_second(requests, samples, length):
             "store_queries": round(rate("Com_select"), 1),
             "store_connections": after["Threads_connected"] - OWN_CONNECTIONS,
             "store_running": after["Threads_running"] - 1,  # without this query
-            "led": round(rate("singleflight_led_total"), 1),
-            "joined": round(rate("singleflight_joined_total"), 1),
+            "led": round(rate(LED), 1),
+            "joined": round(rate(JOINED), 1),
         })
     return rows
 

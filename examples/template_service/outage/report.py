@@ -108,8 +108,8 @@ def column(run, timeline):
         "store queries/s, healthy": f"{rate_in(run, timeline, 'healthy', 'Com_select'):.0f}",
         "store queries/s during the cut": f"{rate_in(run, timeline, 'cut', 'Com_select'):.0f}",
         "calls begun/s, joined/s":
-            f"{rate_in(run, timeline, 'cut', 'singleflight_led_total'):.0f}, "
-            f"{rate_in(run, timeline, 'cut', 'singleflight_joined_total'):.0f}",
+            f"{rate_in(run, timeline, 'cut', measure.LED):.0f}, "
+            f"{rate_in(run, timeline, 'cut', measure.JOINED):.0f}",
         "queries running at once, at most":
             f"{max(row['store_running'] for row in run.rows[begin:end])}",
         "for one key and process, at most": f"{max(map(measure.most_at_once, executions))}",

@@ -93,7 +93,7 @@ class asio_operation final
         load_(std::move(load)),
         io_(std::in_place, io),
         home_(std::in_place, std::move(handler), io) {
-    this->finishes_ = true;
+    this->finishes = true;
   }
   ~asio_operation() { this->abandon(); }
 

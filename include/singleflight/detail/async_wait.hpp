@@ -49,6 +49,24 @@ struct any_task {
   void operator()() const noexcept {}
 };
 
+/// Tells the group's observer how the wait of an asynchronous caller ends, once.
+class wait_teller {
+ public:
+  wait_teller() = default;
+  wait_teller(const wait_teller&) = delete;
+  wait_teller& operator=(const wait_teller&) = delete;
+  virtual ~wait_teller() = default;
+
+  virtual void tell_left(reason why) noexcept = 0;
+  virtual void tell_ended(bool with_value) noexcept = 0;
+
+  template <class Call>
+  void supersedes(const Call& old) noexcept {
+    superseded = old.began;
+  }
+  std::optional<std::chrono::steady_clock::time_point> superseded;  // when the call began
+};
+
 /// Gives the waits of callers that are not threads what they need of a group.
 struct async_access {
   template <class Group, class Wait, class Key, class Owned>
@@ -94,6 +112,7 @@ class async_wait : public waiter_node {
   /// Returns: false if it did not wait, or is being resumed.
   bool abandon() noexcept {
     ignore_stops();
+    tell_left(reason::caller_gone);
     if (gone_ != nullptr) *gone_ = true;
     if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
     {
@@ -136,13 +155,14 @@ class async_wait : public waiter_node {
       if (how == kind::bound) out.by = std::move(by);
     }
     why_ = why;
-    out.loader = detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
+    out.loader = account_leave(why);
     return true;
   }
 
   /// The second half, outside all locks.
   void depart(departure out) noexcept {
     edge_.disconnect();  // it waits no more, however late it is resumed
+    tell_left(*why_);
     if (!stop_loader(std::move(out.loader))) return;
     if (how == kind::inlined) {
       return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
@@ -180,7 +200,7 @@ class async_wait : public waiter_node {
     future_ = std::move(ticket.future);
     handle_ = std::move(ticket.handle);
     expiry_ = expiry;
-    if (finishes_) {
+    if (finishes) {
       if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
       const lock guard(handle_->waiters->mutex);
@@ -209,19 +229,21 @@ class async_wait : public waiter_node {
   // --- Afterwards ----------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
+  [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
 
   /// To be called when the loader of the call that it has begun has been started on this thread; by a
-  /// caller that `finishes_`, also when it has joined a call.
+  /// caller that `finishes`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (begun_ != nullptr && begun_->ended()) {
-      if (!advance(phase::starting, phase::waiting)) why_ = was_stopped();
+      if (!advance(phase::starting, phase::waiting)) has_left();
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
-    const lock guard(handle->waiters->mutex);
+    lock guard(handle->waiters->mutex);
     if (!advance(phase::starting, phase::waiting)) {
-      why_ = was_stopped();
+      guard.unlock();
+      has_left();
       return entered::ready;
     }
     if (handle->waiters->published()) return entered::ready;
@@ -235,6 +257,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
     edge_.disconnect();
+    tell_ended();
     if (why_ == reason::newer_call && !handle_->alive.closed()) {
       why_.reset();
       return true;
@@ -278,7 +301,13 @@ class async_wait : public waiter_node {
     }
   }
 
-  entry me;  // in the counters
+  entry me;                             // in the counters
+  std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
+
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
+  /// what needs to know the call, or the observer be told first; and whether others than its stop token
+  /// make it leave.
+  bool finishes = false;
 
  protected:
   ~async_wait() = default;
@@ -286,16 +315,13 @@ class async_wait : public waiter_node {
   /// Returns: when it is to leave for a newer call. To be called between entering and `finish_start`.
   [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
 
-  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
-  /// what needs to know the call; and whether others than its stop token make it leave.
-  bool finishes_ = false;
-
  private:
   enum class phase : unsigned char { entering, starting, waiting, stopped, late, taken };
+  std::atomic<phase> phase_ = phase::entering;  // in the same word as `finishes`
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
-    if (finishes_) return phase_.compare_exchange_strong(from, to);
+    if (finishes) return phase_.compare_exchange_strong(from, to);
 #if defined(__cpp_lib_jthread)
     if (on_stop_) return phase_.compare_exchange_strong(from, to);
 #endif
@@ -316,7 +342,36 @@ class async_wait : public waiter_node {
 
   [[nodiscard]] stop_source leave_accounts(reason why) noexcept {
     const lock home(home_->mutex);
-    return detail::account_leave(*home_, *handle_, begun_ != nullptr, why);
+    return account_leave(why);
+  }
+
+  [[nodiscard]] stop_source account_leave(reason why) noexcept SINGLEFLIGHT_REQUIRES(home_->mutex) {
+    const bool began = begun_ != nullptr;
+    if (teller == nullptr) return detail::account_leave(*home_, *handle_, began, why);
+    return detail::account_leave(*home_, *handle_, began, why, *teller);
+  }
+
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  void has_left() noexcept {
+    why_ = was_stopped();
+    tell_left(*why_);
+  }
+
+  void tell_left(reason why) noexcept {
+    if (const std::unique_ptr<wait_teller> t = std::move(teller)) t->tell_left(why);
+  }
+
+  /// Tells of the result of a caller that joined a call.
+  void tell_ended() noexcept {
+    const std::unique_ptr<wait_teller> t = std::move(teller);
+    if (t == nullptr || why_ || begun_ != nullptr) return;
+    bool with_value = true;
+    try {
+      static_cast<void>(future_.get());
+    } catch (...) {
+      with_value = false;
+    }
+    t->tell_ended(with_value);
   }
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -350,9 +405,8 @@ class async_wait : public waiter_node {
   const std::size_t attempts_;
   std::size_t failures_ = 0;
   std::shared_ptr<wait_node> inside_;  // null: inside no call
-  std::atomic<phase> phase_ = phase::entering;
-  std::optional<reason> why_;  // it gets no result
-  bool* gone_ = nullptr;       // to be set if it is destroyed
+  std::optional<reason> why_;          // it gets no result
+  bool* gone_ = nullptr;               // to be set if it is destroyed
 
   // Fixed while it waits.
   shard* home_ = nullptr;

@@ -223,6 +223,7 @@ class bulk {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (k.again) share_own(home, k);
     k.own.forgets_before = home.forgets();
+    k.own.captured = nullptr;
     if (batch_.size() == 0) home.count(&group_stats::batches);
     batch_.add(k);
     group_.begin(home, k.own, running, k.me);
@@ -231,9 +232,10 @@ class bulk {
   SINGLEFLIGHT_DETAIL_NOINLINE void begin_elsewhere(shard& home, key_type& k,
                                                     call<Key, Value>* running)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    stop_source stop;
     k.elsewhere = std::make_shared<batch_call<Key, Value>>(home, group_.shards_.owned(), k.own.hash,
-                                                           k.own.key, stop);
+                                                           k.own.key);
+    call<Key, Value>& begun = k.elsewhere->get();
+    begun.captured = nullptr;
     joined_key& mine = joined_.emplace_back(limits_, k);
     try {
       mine.wait.attend(home, k.elsewhere);
@@ -241,13 +243,13 @@ class bulk {
       joined_.pop_back();
       throw;
     }
-    k.own.stop = std::move(stop);
+    k.own.stop = begun.stop;
     k.own.forgets_before = home.forgets();
     if (begin_elsewhere_.count++ == 0) home.count(&group_stats::batches);
     k.elsewhere->begin(home, k.elsewhere);
-    k.handle = k.elsewhere->get().shared->handle;
+    k.handle = begun.shared->handle;
     begin_elsewhere_.add(begin_elsewhere_.batch, k);
-    group_.begin(home, k.elsewhere->get(), running, k.me);
+    group_.begin(home, begun, running, k.me);
   }
 
   /// Several results will show the value.

@@ -58,8 +58,8 @@ template <class Key, class Value>
 struct shared_state {
   std::optional<detail::channel<Value>> channel;        // empty until a caller waits in it
   std::size_t waiters = 0;                              // callers that wait now
-  bool leader_waits = false;                            // the caller that began it, elsewhere
   std::chrono::steady_clock::time_point waiting_since;  // without a break
+  bool leader_waits = false;                            // the caller that began it, elsewhere
   bool joined = false;                                  // whether any caller has followed
   bool handed_out = false;                              // whether any caller was given the future
   std::shared_ptr<call_handle<Key, Value>> handle;      // null until a caller needs it
@@ -107,6 +107,7 @@ struct call {
   bool ended = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
   std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
+  const void* captured;  // by the observer, for who began it; or null; only if it captures; fixed
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -38,9 +38,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 template <class Key, class Value>
 class batch_call final : public owned_call<Key, Value> {
  public:
-  batch_call(call_map<Key, Value>& home, owned_calls& every, std::uint64_t hash, const Key& key,
-             stop_source stop)
-      : owned_call<Key, Value>(home, every, hash, home.make_key(key), std::move(stop), true, {}) {}
+  batch_call(call_map<Key, Value>& home, owned_calls& every, std::uint64_t hash, const Key& key)
+      : owned_call<Key, Value>(home, every, hash, home.make_key(key), stop_source(), true, {}) {}
 
   /// To be called when the executor has returned: see `executor_call`.
   void handed_over() noexcept {

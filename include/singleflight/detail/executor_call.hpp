@@ -28,7 +28,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// A call whose loader runs on an executor. Owned by the tasks that the executor has been given; the
 /// last of them to go without having been run fails the call.
 template <class Key, class Value, class Fn>
-class executor_call final : public owned_call<Key, Value> {
+class executor_call : public owned_call<Key, Value> {
   using base = owned_call<Key, Value>;
 
  public:
@@ -61,6 +61,7 @@ class executor_call final : public owned_call<Key, Value> {
     }
     try {
       static_cast<void>(detail::lead(this->home_, this->get(), std::move(*fn_)));
+      this->has_value_ = true;
     } catch (...) {
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
     }
@@ -115,12 +116,12 @@ class executor_task {
 
 /// Makes a call that can begin. `made` is assigned as soon as there is a key, which must not be
 /// destroyed under the lock.
-template <class Key, class Value, class Fn, class K>
+template <class Key, class Value, class Fn, class K, class Watch>
 void make_executor_call(std::shared_ptr<executor_call<Key, Value, Fn>>& made,
-                        call_map<Key, Value>& home, owned_calls& every, std::uint64_t hash, K&& key)
-    SINGLEFLIGHT_REQUIRES(home.mutex) {
-  made = std::make_shared<executor_call<Key, Value, Fn>>(home, every, hash,
-                                                         home.make_key(std::forward<K>(key)));
+                        call_map<Key, Value>& home, owned_calls& every, std::uint64_t hash, K&& key,
+                        const Watch& seen) SINGLEFLIGHT_REQUIRES(home.mutex) {
+  made = seen.template make<executor_call<Key, Value, Fn>>(home, every, hash,
+                                                           home.make_key(std::forward<K>(key)));
 }
 
 /// Gives a call that has begun to its executor.

@@ -74,9 +74,11 @@ template <class Key, class Value>
   return the_wait_graph().waits_for(unwatched, other);
 }
 
-/// Turns away a caller that comes too late already, without a trace but in the counters.
-template <class Key, class Value>
-void refuse_if_late(call_map<Key, Value>& home, const wait_limits& limits, entry& me) {
+/// Turns away a caller that comes too late already, without a trace but in the counters. `tell` is
+/// called with the reason first.
+template <class Key, class Value, class Tell>
+void refuse_if_late(call_map<Key, Value>& home, const wait_limits& limits, entry& me,
+                    const Tell& tell) {
   const bool stopped = limits.was_stopped();
   if (!stopped &&
       !(limits.has_deadline() && std::chrono::steady_clock::now() >= limits.deadline())) {
@@ -87,20 +89,35 @@ void refuse_if_late(call_map<Key, Value>& home, const wait_limits& limits, entry
     me.count(home, &group_stats::rejected);
     home.count(stopped ? &group_stats::cancelled : &group_stats::timed_out);
   }
-  throw_call_error(stopped ? reason::stop : reason::deadline);
+  const reason why = stopped ? reason::stop : reason::deadline;
+  tell(why);
+  throw_call_error(why);
 }
+
+/// What is noted of a caller for the group's observer: nothing.
+struct no_note {
+  static void leaves(reason) noexcept {}
+  template <class Call>
+  static void supersedes(const Call&) noexcept {}
+  template <class Call>
+  static void joins(const Call&) noexcept {}
+};
 
 /// Takes a caller out of the accounts of its call, which has ended or not. `began`: the caller has begun
 /// the call. Returns: what to stop the loader with, outside the lock, if it is the last caller to leave.
-template <class Key, class Value>
+template <class Key, class Value, class Note = no_note>
 [[nodiscard]] stop_source account_leave(call_map<Key, Value>& home,
                                         const call_handle<Key, Value>& handle, bool began,
-                                        reason why) noexcept SINGLEFLIGHT_REQUIRES(home.mutex) {
+                                        reason why, Note&& note = {}) noexcept
+    SINGLEFLIGHT_REQUIRES(home.mutex) {
   if (why == reason::deadline) home.count(&group_stats::timed_out);
   if (why == reason::stop) home.count(&group_stats::cancelled);
   call<Key, Value>* const running = handle.running;
   if (running == nullptr) return no_stop_source();
-  if (why == reason::newer_call && running->listed()) home.supersede(*running);
+  if (why == reason::newer_call && running->listed()) {
+    home.supersede(*running);
+    note.supersedes(*running);
+  }
   if (began) running->shared->leader_waits = false;
   return home.remove_waiter(*running);
 }
@@ -109,19 +126,19 @@ template <class Key, class Value>
 /// move of the value is left: a caller that wanted a newer call waits for it; one whose deadline or stop
 /// request has come leaves at once. Runs the loader's stop callbacks if it is the last caller to leave.
 /// Returns: false if the caller is to stay for the result.
-template <class Key, class Value>
-bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began,
-                reason why) {
+template <class Key, class Value, class Note = no_note>
+bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began, reason why,
+                Note&& note = {}) {
   lock guard(home.mutex);
   if (handle.running == nullptr && why == reason::newer_call) return false;
-  stop_source loader = detail::account_leave(home, handle, began, why);
+  stop_source loader = detail::account_leave(home, handle, began, why, note);
   guard.unlock();
   loader.request_stop();
   return true;
 }
 
-/// One caller's wait for one call, in that caller's frame.
-template <class Key, class Value>
+/// One caller's wait for one call, in that caller's frame. `Note`: what is told of how it leaves.
+template <class Key, class Value, class Note = no_note>
 class waiter {
  public:
   using shard = call_map<Key, Value>;
@@ -177,6 +194,8 @@ class waiter {
     const bool shared = !began_ || ticket_.handle->joined;
     return result_maker::of<Value>(std::move(ticket_.future), shared, began_);
   }
+
+  [[nodiscard]] const Note& note() const noexcept { return note_; }
 
  private:
   /// Whether this wait could close a circle of waits.
@@ -234,7 +253,9 @@ class waiter {
 
   /// Returns: as `detail::take_leave`.
   bool take_leave(shard& home, reason why) {
-    return detail::take_leave(home, *ticket_.handle, began_, why);
+    if (!detail::take_leave(home, *ticket_.handle, began_, why, note_)) return false;
+    note_.leaves(why);
+    return true;
   }
 
   const wait_limits& limits_;
@@ -242,6 +263,7 @@ class waiter {
   wait_edge edge_;
   clock::time_point expiry_ = (clock::time_point::max)();  // when to leave for a newer call
   bool began_ = false;                                     // the call, rather than joined it
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Note note_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

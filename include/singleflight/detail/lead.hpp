@@ -22,8 +22,9 @@
 
 // What the leader of a call does, on whatever thread: run the loader, unlist the call under the lock,
 // publish the result outside it. Publishing first would hand an ended call to callers that enter in
-// between; publishing under the lock would wake the followers into it. Only `lead` and, where there
-// is no value, `fail` do this: both unlist first and publish after.
+// between; publishing under the lock would wake the followers into it. Here this is done
+// by `lead`, `end_with` and, where there is no value, `fail`; for the keys of a batch by led_batch.hpp
+// and executor_batch.hpp.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 template <class Key, class Value>
@@ -106,8 +107,9 @@ template <class Key, class Value>
 }
 
 /// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it.
+/// Returns: whether the value was moved to who gets it.
 template <class Key, class Value, class Keep>
-void end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
+bool end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
               const Keep& keep) noexcept {
   {
     const lock guard(home.mutex);
@@ -116,16 +118,20 @@ void end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& 
   if (own.handed_out()) {
     try {
       detail::publish(home, own, value);
+      return true;
     } catch (...) {  // the move threw, which those who wait have been told
+      return false;
     }
-    return;
   }
+  bool kept = true;
   try {
     keep(value);
   } catch (...) {
     detail::count_failure(home);
+    kept = false;
   }
   if (own.shared) detail::announce(own);
+  return kept;
 }
 
 /// Leads a call from its loader to its published result.
@@ -143,11 +149,16 @@ result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   return result_maker::of<Value>(std::move(own.shared->channel->future), own.joined(), true);
 }
 
-/// Takes back the leader's interest in a call that may be over already.
-template <class Key, class Value>
+struct tell_nobody {
+  void operator()() const noexcept {}
+};
+
+/// Takes back the leader's interest in a call that may be over already. If it is not, calls `tell`.
+template <class Key, class Value, class Tell = tell_nobody>
 struct withdrawal {
   call_map<Key, Value>& home;
   call<Key, Value>& own;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Tell tell = {};
 
   void operator()() const noexcept {
     lock guard(home.mutex);
@@ -155,15 +166,16 @@ struct withdrawal {
     home.count(&group_stats::cancelled);
     stop_source loader = home.remove_interest(own);
     guard.unlock();
+    tell();
     loader.request_stop();
   }
 };
 
 /// As above, for a leader with options: its stop request withdraws its interest.
-template <class Key, class Value, class Fn>
+template <class Key, class Value, class Fn, class Tell = tell_nobody>
 result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, const call_options& options,
-                   Fn&& fn) {
-  const on_stop<withdrawal<Key, Value>> withdraw(options, {home, own});
+                   Fn&& fn, const Tell& tell = {}) {
+  const on_stop<withdrawal<Key, Value, Tell>> withdraw(options, {home, own, tell});
   return detail::lead(home, own, std::forward<Fn>(fn));
 }
 

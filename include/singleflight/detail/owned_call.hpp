@@ -165,6 +165,7 @@ class owned_call : public owned_calls::member,
   struct destruction {
     owned_call& self;
     ~destruction() {
+      self.tell_end();
       self.phase_.store(phase::ended, std::memory_order_release);
       self.destroy_loader();
       self.body_.reset();
@@ -188,7 +189,7 @@ class owned_call : public owned_calls::member,
 
   /// Hands over a value. Whoever began the call may be the only one to get it.
   void end_claimed(loaded<Value>& value) noexcept {
-    detail::end_with(home_, get(), value, [this](loaded<Value>& unshared) {
+    has_value_ = detail::end_with(home_, get(), value, [this](loaded<Value>& unshared) {
       try {
         value_.emplace(std::move(unshared));
       } catch (...) {
@@ -216,7 +217,13 @@ class owned_call : public owned_calls::member,
   // Guarded by the shard's mutex.
   bool taken_ = false;  // whether the thread that claimed it leads it
 
+  /// Of who claimed it: whether it has ended with a value.
+  [[nodiscard]] bool has_value() const noexcept { return has_value_; }
+  bool has_value_ = false;
+
  private:
+  /// Called by who claimed it when all who wait have been told.
+  virtual void tell_end() noexcept {}
   virtual void destroy_loader() noexcept {}
   [[nodiscard]] virtual std::exception_ptr why_dropped() const noexcept {
     return make_call_error(reason::leader_gone);

@@ -1,0 +1,712 @@
+// SPDX-License-Identifier: MIT
+// What the observer of a group is told: each event once, in every way that a call, a wait or an entry
+// ends, and in sum what `stats()` says.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <singleflight/coroutine.hpp>
+#include <singleflight/group.hpp>
+#include <singleflight/observer.hpp>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#if defined(__unix__)
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+#include "executors.hpp"
+#include "support.hpp"
+#include "tasks.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using singleflight::group_stats;
+
+/// What this thread gives as its span.
+thread_local int span_of_this_thread = 0;
+
+/// Everything that was told, in order.
+class record {
+ public:
+  void add(const std::string& event) {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(event);
+    if (then_) then_();
+  }
+  [[nodiscard]] std::vector<std::string> events() const {
+    const std::lock_guard lock(mutex_);
+    return events_;
+  }
+  [[nodiscard]] long count(const std::string& prefix) const {
+    const std::lock_guard lock(mutex_);
+    return std::count_if(events_.begin(), events_.end(), [&](const std::string& e) {
+      return e == prefix || e.compare(0, prefix.size() + 1, prefix + ' ') == 0;
+    });
+  }
+  /// Has `then` called, from now on, in each hook.
+  void then(std::function<void()> f) { then_ = std::move(f); }
+
+ private:
+  mutable std::recursive_mutex mutex_;
+  std::vector<std::string> events_;
+  std::function<void()> then_;
+};
+
+/// Sums by which `stats()` is checked.
+struct sums {
+  std::atomic<std::uint64_t> led{0}, joined{0}, rejected{0}, failed{0}, timed_out{0}, cancelled{0},
+      superseded{0}, began{0}, ended{0}, joins{0}, in_future{0}, waits{0}, left_joined{0};
+};
+
+struct recorder {
+  std::shared_ptr<record> to = std::make_shared<record>();
+  std::shared_ptr<sums> sum = std::make_shared<sums>();
+
+  [[nodiscard]] int capture() const noexcept { return span_of_this_thread; }
+
+  void call_began(const int& key, const auto& e) const noexcept {
+    ++sum->began;
+    if (!e.again) ++(e.alone ? sum->rejected : sum->led);
+    to->add("began " + std::to_string(key) + (e.alone ? " alone" : "") + (e.again ? " again" : "") +
+            span(e.leader));
+  }
+  void call_ended(const int& key, const auto& e) const noexcept {
+    ++sum->ended;
+    if (e.how == singleflight::ending::exception) ++sum->failed;
+    EXPECT_GE(e.took, 0ns);
+    to->add("ended " + std::to_string(key) + ' ' + to_string(e.how) + ' ' +
+            std::to_string(e.followers) + span(e.leader));
+  }
+  void joined(const int& key, const auto& e) const noexcept {
+    ++sum->joins;
+    if (!e.again) ++sum->joined;
+    if (e.in_future) ++sum->in_future;
+    to->add("joined " + std::to_string(key) + ' ' + std::to_string(e.followers) +
+            (e.in_future ? " in_future" : "") + (e.again ? " again" : "") + span(e.leader));
+  }
+  void wait_ended(const int& key, const auto& e) const noexcept {
+    ++sum->waits;
+    EXPECT_GE(e.waited, 0ns);
+    to->add("wait_ended " + std::to_string(key) + ' ' + to_string(e.how) + span(e.leader));
+  }
+  void left(const int& key, const auto& e) const noexcept {
+    if (!e.began) ++sum->left_joined;
+    if (e.why == singleflight::leaving::deadline) ++sum->timed_out;
+    if (e.why == singleflight::leaving::stop) ++sum->cancelled;
+    EXPECT_GE(e.waited, 0ns);
+    to->add("left " + std::to_string(key) + ' ' + to_string(e.why) + (e.began ? " its own" : "") +
+            span(e.leader));
+  }
+  void superseded(const int& key, const auto& e) const noexcept {
+    ++sum->superseded;
+    EXPECT_GT(e.age, 0ns);
+    to->add("superseded " + std::to_string(key));
+  }
+  void rejected(const int& key, const auto& e) const noexcept {
+    if (!e.again) ++sum->rejected;
+    if (e.why == singleflight::refusal::deadline) ++sum->timed_out;
+    if (e.why == singleflight::refusal::stop) ++sum->cancelled;
+    to->add("rejected " + std::to_string(key) + ' ' + to_string(e.why) + (e.again ? " again" : ""));
+  }
+
+ private:
+  static std::string span(int captured) {
+    return captured == 0 ? "" : " of " + std::to_string(captured);
+  }
+};
+
+using watched = singleflight::group<int, int, std::hash<int>, std::equal_to<int>, recorder>;
+using words = std::vector<std::string>;
+
+class Observer : public testing::Test {
+ protected:
+  explicit Observer(const singleflight::group_options& options = {}) : g(options, {}, {}, told) {}
+  ~Observer() override { expect_sums(); }
+
+  /// Each began has ended, each joined has ended or left, and the sums are those of `stats()`.
+  void expect_sums() const {
+    support::await([&] { return told.sum->began == told.sum->ended; }, "the calls to end");
+    const group_stats s = g.stats();
+    EXPECT_EQ(told.sum->joins, told.sum->waits + told.sum->left_joined + told.sum->in_future);
+    EXPECT_EQ(told.sum->led, s.led);
+    EXPECT_EQ(told.sum->joined, s.joined);
+    EXPECT_EQ(told.sum->rejected, s.rejected);
+    EXPECT_EQ(told.sum->failed, s.failed);
+    EXPECT_EQ(told.sum->timed_out, s.timed_out);
+    EXPECT_EQ(told.sum->cancelled, s.cancelled);
+    EXPECT_EQ(told.sum->superseded, s.superseded);
+  }
+
+  [[nodiscard]] words events() const { return told.to->events(); }
+
+  /// Leads a call whose loader waits until `n` callers wait, and then does `then`.
+  template <class Then>
+  int lead_until(std::size_t n, const Then& then) {
+    return *g.do_call(1, [&] {
+      support::await([&] { return g.stats().waiting == n && told.sum->joins >= n; }, "the waiters");
+      return then();
+    });
+  }
+
+  recorder told;
+  watched g;
+};
+
+class ObserverOfAging : public Observer {
+ protected:
+  ObserverOfAging() : Observer({.max_age = 1ns}) {}
+};
+class ObserverOfFull : public Observer {
+ protected:
+  ObserverOfFull() : Observer({.max_waiters = 0}) {}
+};
+class ObserverOfAlone : public Observer {
+ protected:
+  ObserverOfAlone()
+      : Observer({.max_waiters = 0, .when_full = singleflight::group_options::run_alone}) {}
+};
+
+// --- do_call ---------------------------------------------------------------------------------------
+
+TEST_F(Observer, IsToldOfAnUnsharedCall) {
+  (void)g.do_call(1, [] { return 42; });
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0"}));
+}
+
+TEST_F(Observer, IsToldOfACallThatFails) {
+  EXPECT_THROW((void)g.do_call(1, []() -> int { throw std::runtime_error("no"); }),
+               std::runtime_error);
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 exception 0"}));
+}
+
+TEST_F(Observer, IsToldOfAFollowerAndOfTheSpanOfItsLeader) {
+  support::threads follower;
+  span_of_this_thread = 7;
+  follower.start([&] {
+    support::await([&] { return g.stats().led == 1; }, "the call");
+    span_of_this_thread = 8;
+    (void)g.do_call(1, [] { return 0; });
+  });
+  lead_until(1, [] { return 42; });
+  follower.join();
+  span_of_this_thread = 0;
+  EXPECT_EQ(events()[0], "began 1 of 7");
+  EXPECT_EQ(events()[1], "joined 1 1 of 7");
+  EXPECT_EQ(told.to->count("ended 1 value 1 of 7"), 1);
+  EXPECT_EQ(told.to->count("wait_ended 1 value of 7"), 1);
+  EXPECT_EQ(events().size(), 4U);
+}
+
+TEST_F(Observer, IsToldOfAFollowerThatGetsTheException) {
+  support::threads follower;
+  follower.start([&] {
+    support::await([&] { return g.stats().led == 1; }, "the call");
+    EXPECT_ANY_THROW((void)g.do_call(1, [] { return 0; }));
+  });
+  EXPECT_ANY_THROW(lead_until(1, []() -> int { throw std::runtime_error("no"); }));
+  follower.join();
+  EXPECT_EQ(told.to->count("wait_ended 1 exception"), 1);
+  EXPECT_EQ(told.to->count("ended 1 exception 1"), 1);
+}
+
+TEST_F(Observer, IsToldOfAFollowerThatTriesAgainOnceMoreButCountsItOnce) {
+  support::threads follower;
+  follower.start([&] {
+    support::await([&] { return g.stats().led == 1; }, "the call");
+    EXPECT_EQ(*g.do_call(1, {.attempts = 2}, [] { return 43; }), 43);
+  });
+  EXPECT_ANY_THROW(lead_until(1, []() -> int { throw std::runtime_error("no"); }));
+  follower.join();
+  EXPECT_EQ(told.to->count("wait_ended 1 exception"), 1);
+  EXPECT_EQ(told.to->count("began 1 again"), 1);
+  EXPECT_EQ(g.stats().led, 1U);
+}
+
+TEST_F(Observer, IsToldWhoLeavesAtItsDeadline) {
+  lead_until(0, [&] {
+    support::threads(1, [&](std::size_t) {
+      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }));
+    });
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 deadline", "ended 1 value 0"}));
+}
+
+TEST_F(Observer, IsToldWhoComesAfterItsDeadline) {
+  EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = -1s}, [] { return 0; }));
+  EXPECT_EQ(events(), words{"rejected 1 deadline"});
+}
+
+#if defined(__cpp_lib_jthread)
+TEST_F(Observer, IsToldWhoLeavesAtItsStopRequest) {
+  std::stop_source stop;
+  support::threads follower;
+  follower.start([&] {
+    support::await([&] { return g.stats().led == 1; }, "the call");
+    EXPECT_ANY_THROW((void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }));
+  });
+  lead_until(1, [&] {
+    stop.request_stop();
+    support::await_followers(g, 0);
+    follower.join();
+    return 42;
+  });
+  EXPECT_ANY_THROW((void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }));
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1", "left 1 stop", "ended 1 value 0", "rejected 1 stop"}));
+}
+
+TEST_F(Observer, IsToldOfALeaderThatWithdraws) {
+  std::stop_source stop;
+  (void)g.do_call(1, {.stop = stop.get_token()}, [&] {
+    stop.request_stop();
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "left 1 stop its own", "ended 1 value 0"}));
+}
+#endif
+
+TEST_F(ObserverOfFull, IsToldWhoIsRefused) {
+  (void)g.do_call(1, [&] {
+    support::threads(1, [&](std::size_t) {
+      EXPECT_ANY_THROW((void)g.do_call(1, [] { return 0; }));
+      EXPECT_ANY_THROW((void)g.do_async(1, support::inline_executor, [] { return 0; }));
+      EXPECT_ANY_THROW((void)g.lead_or_follow(1));
+    });
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "rejected 1 full", "rejected 1 full", "rejected 1 full",
+                             "ended 1 value 0"}));
+}
+
+TEST_F(ObserverOfAlone, IsToldWhoRunsItsOwnLoader) {
+  (void)g.do_call(1, [&] {
+    support::threads(1, [&](std::size_t) { (void)g.do_call(1, [] { return 0; }); });
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "began 1 alone", "ended 1 value 0", "ended 1 value 0"}));
+}
+
+TEST_F(Observer, IsToldOfACircle) {
+  (void)g.do_call(1, [&] {
+    EXPECT_ANY_THROW((void)g.do_call(1, [] { return 0; }));
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "rejected 1 circle", "ended 1 value 0"}));
+}
+
+TEST_F(ObserverOfAging, IsToldOfACallThatIsTooOldForANewCaller) {
+  (void)g.do_call(1, [&] {
+    support::threads(1, [&](std::size_t) { (void)g.do_call(1, [] { return 0; }); });
+    return 42;
+  });
+  EXPECT_EQ(events(),
+            (words{"began 1", "superseded 1", "began 1", "ended 1 value 0", "ended 1 value 0"}));
+}
+
+TEST(ObserverOfWaiting, IsToldWhoLeavesForANewerCall) {
+  recorder told;
+  watched g({.max_age = 200ms}, {}, {}, told);
+  (void)g.do_call(1, [&] {
+    support::threads(1, [&](std::size_t) { (void)g.do_call(1, [] { return 0; }); });
+    return 42;
+  });
+  const words all = told.to->events();
+  if (told.to->count("joined") == 1) {  // else that thread was late
+    EXPECT_EQ(all, (words{"began 1", "joined 1 1", "superseded 1", "left 1 newer_call",
+                          "began 1 again", "ended 1 value 0", "ended 1 value 0"}));
+  }
+  EXPECT_EQ(g.stats().superseded, 1U);
+}
+
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
+TEST_F(Observer, IsToldOfALeaderWhoseThreadExits) {
+  support::threads(
+      1, [&](std::size_t) { (void)g.do_call(1, []() -> int { pthread_exit(nullptr); }); });
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 exception 0"}));
+}
+
+#if defined(__cpp_lib_jthread)
+TEST_F(Observer, IsToldOfAFollowerWhoseThreadIsCancelled) {
+  const std::stop_source stop;  // its wait is one that can be cancelled
+  lead_until(0, [&] {
+    std::thread follower([&] { (void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }); });
+    support::await_followers(g, 1);
+    support::await([&] { return told.sum->joins == 1; }, "the follower to be told of");
+    pthread_cancel(follower.native_handle());
+    follower.join();
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 gone", "ended 1 value 0"}));
+}
+#endif
+#endif
+
+// --- Executors -------------------------------------------------------------------------------------
+
+TEST_F(Observer, IsToldOfCallsOnExecutors) {
+  (void)g.do_call_on(1, support::inline_executor, {}, [] { return 42; });
+  EXPECT_ANY_THROW((void)g.do_call_on(2, support::inline_executor, {}, []() -> int { throw 42; }));
+  (void)g.do_async(3, support::inline_executor, [] { return 42; });
+  EXPECT_ANY_THROW((void)g.do_call_on(
+      4, [](auto) {}, {}, [] { return 42; }));  // dropped
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0", "began 2", "ended 2 exception 0",
+                             "began 3", "ended 3 value 0", "began 4", "ended 4 exception 0"}));
+}
+
+TEST_F(Observer, IsToldWhoBeginsACallElsewhereAndLeavesIt) {
+  support::task_queue queue;
+  EXPECT_ANY_THROW((void)g.do_call_on(
+      1, [&](auto t) { queue(std::move(t)); }, {.timeout = 1ms}, [] { return 42; }));
+  EXPECT_EQ(events(), (words{"began 1", "left 1 deadline its own"}));
+  queue.run();
+  EXPECT_EQ(events().back(), "ended 1 exception 0");  // nobody wants it any more
+}
+
+TEST_F(Observer, IsToldWhoJoinsInAFuture) {
+  (void)g.do_call(1, [&] {
+    (void)g.do_async(1, support::inline_executor, [] { return 0; });
+    return 42;
+  });
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1 in_future", "ended 1 value 1"}));
+}
+
+// A batch tells nothing of its own keys, and captures nothing.
+TEST(ObserverOfBatches, IsToldWhoJoinsOneOfTheirKeys) {
+  const recorder told;
+  watched g({}, {}, {}, told);
+  const auto load = [&](auto& missing) {
+    (void)g.do_async(1, support::inline_executor, [] { return 0; });
+    missing.rest(42);
+  };
+  const words joined{"joined 1 1 in_future"};
+  span_of_this_thread = 7;
+  (void)g.do_many({1, 2}, load);
+  EXPECT_EQ(told.to->events(), joined);
+  {  // what is not set in new memory is not zero
+    std::vector<std::vector<unsigned char>> used;
+    for (std::size_t size = 16; size <= 1024; size += 16) used.emplace_back(size, 255);
+  }
+  (void)g.do_many_on({1, 2}, support::inline_executor, {}, load);
+  span_of_this_thread = 0;
+  EXPECT_EQ(told.to->events(), (words{joined[0], joined[0]}));
+}
+
+// --- Asynchronous callers --------------------------------------------------------------------------
+
+TEST_F(Observer, IsToldOfALeaderThatIsGivenAway) {
+  (void)std::get<1>(g.lead_or_follow(1));  // given up
+  std::move(std::get<1>(g.lead_or_follow(1))).set_value(42);
+  std::move(std::get<1>(g.lead_or_follow(1))).set_exception(std::make_exception_ptr(42));
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 exception 0", "began 1", "ended 1 value 0",
+                             "began 1", "ended 1 exception 0"}));
+}
+
+TEST_F(Observer, IsToldOfCallbacks) {
+  const auto never = [](singleflight::leader<int>&&) {};
+  const auto done = [](singleflight::outcome<int>&&) {};
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  g.async_call(1, singleflight::resume_inline, {}, never, done);
+  g.async_call(1, support::inline_executor, {}, never, done);
+  std::move(lead).set_value(42);
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "joined 1 2", "wait_ended 1 value",
+                             "wait_ended 1 value", "ended 1 value 2"}));
+}
+
+TEST_F(Observer, IsToldOfACallbackWhoseCallIsBegunAndEndedAtOnce) {
+  g.async_call(
+      1, singleflight::resume_inline, {},
+      [](singleflight::leader<int>&& l) { std::move(l).set_value(42); },
+      [](singleflight::outcome<int>&&) {});
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0"}));
+}
+
+#if defined(__cpp_lib_jthread)
+TEST_F(Observer, IsToldOfCallbacksThatLeave) {
+  const auto never = [](singleflight::leader<int>&&) {};
+  const auto done = [](singleflight::outcome<int>&&) {};
+  std::stop_source stop;
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  g.async_call(1, singleflight::resume_inline, {.stop = stop.get_token()}, never, done);
+  stop.request_stop();
+  g.async_call(1, singleflight::resume_inline, {.stop = stop.get_token()}, never, done);
+  std::move(lead).set_value(42);
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1", "left 1 stop", "rejected 1 stop", "ended 1 value 0"}));
+}
+
+TEST_F(Observer, IsToldOfACallbackThatBeginsACallAndLeavesIt) {
+  std::stop_source stop;
+  std::optional<singleflight::leader<int>> lead;
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [&](singleflight::leader<int>&& l) { lead.emplace(std::move(l)); },
+      [](singleflight::outcome<int>&&) {});
+  stop.request_stop();
+  lead.reset();
+  EXPECT_EQ(events(), (words{"began 1", "left 1 stop its own", "ended 1 exception 0"}));
+}
+
+TEST_F(Observer, IsToldOfACallbackThatIsStoppedWhileItsLoaderIsStarted) {
+  std::stop_source stop;
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [&](singleflight::leader<int>&& l) {
+        stop.request_stop();
+        std::move(l).set_value(42);
+      },
+      [](singleflight::outcome<int>&&) {});
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0", "left 1 stop its own"}));
+}
+#endif
+
+TEST_F(Observer, IsToldOfACallbackWhoseExecutorDropsIt) {
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  g.async_call(
+      1, [](auto) {}, {}, [](singleflight::leader<int>&&) {}, [](singleflight::outcome<int>&&) {});
+  std::move(lead).set_value(42);
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 gone", "ended 1 value 1"}));
+}
+
+TEST_F(Observer, IsToldOfCoroutines) {
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  const auto enter = [&]() -> support::frame {
+    (void)co_await g.co_call(1, singleflight::resume_inline, [] { return 0; });
+  };
+  const auto stays = enter();
+  { const auto destroyed = enter(); }
+  std::move(lead).set_value(42);
+  const auto begins = enter();
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1", "joined 1 2", "left 1 gone", "wait_ended 1 value",
+                   "ended 1 value 1", "began 1", "ended 1 value 0"}));
+}
+
+// A hook ends the call that its caller has joined and does not wait for yet.
+TEST_F(Observer, MayEndTheCallThatACoroutineHasJoinedAndItTriesAgain) {
+  std::optional<singleflight::leader<int>> lead(std::get<1>(g.lead_or_follow(1)));
+  int got = 0;
+  told.to->then([&] {
+    if (told.to->count("joined") == 0 || !lead) return;
+    auto ends = std::exchange(lead, std::nullopt);
+    std::move(*ends).set_exception(std::make_exception_ptr(42));
+  });
+  const auto enter = [&]() -> support::frame {
+    got = *co_await g.co_call(1, singleflight::resume_inline, {.attempts = 2}, [] { return 43; });
+  };
+  const auto tries = enter();
+  EXPECT_EQ(got, 43);
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "ended 1 exception 1",
+                             "wait_ended 1 exception", "began 1 again", "ended 1 value 0"}));
+}
+
+TEST(ObserverOfCallsThatOutliveTheirGroup, LivesAsLongAsThey) {
+  const recorder told;
+  std::optional<singleflight::leader<int>> lead;
+  {
+    watched g({}, {}, {}, told);
+    lead.emplace(std::get<1>(g.lead_or_follow(1)));
+  }
+  std::move(*lead).set_value(42);
+  EXPECT_EQ(told.to->events(), (words{"began 1", "ended 1 value 0"}));
+}
+
+// --- Re-entry --------------------------------------------------------------------------------------
+
+// Every hook calls every kind of member.
+TEST_F(Observer, MayCallTheGroup) {
+  static thread_local bool inside = false;
+  told.to->then([&] {
+    if (std::exchange(inside, true)) return;
+    (void)g.stats();
+    (void)g.in_flight();
+    (void)g.forget(2);
+    (void)g.do_call(3, [] { return 0; });
+    (void)g.do_async(4, support::inline_executor, [] { return 0; });
+    inside = false;
+  });
+  support::threads follower;
+  follower.start([&] {
+    support::await([&] { return g.stats().waiting == 0 && told.to->count("began 1") == 1; },
+                   "a call");
+    (void)g.do_call(1, [] { return 0; });
+  });
+  lead_until(1, [&] {
+    support::threads(1, [&](std::size_t) {
+      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }));
+      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = -1s}, [] { return 0; }));
+    });
+    return 42;
+  });
+  follower.join();
+  for (const char* event : {"began 1", "joined 1 1", "left 1 deadline", "rejected 1 deadline",
+                            "wait_ended 1 value", "ended 1 value 1"}) {
+    EXPECT_EQ(told.to->count(event), 1) << event;
+  }
+}
+
+// --- Many threads ----------------------------------------------------------------------------------
+
+TEST_F(Observer, IsToldTheSumsOfStatsByManyThreads) {
+  support::threads(8, [&](std::size_t t) {
+    for (int i = 0; i < 500; ++i) {
+      try {
+        const int key = i % 3;
+        const auto load = [i] {  // may run later, on another thread
+          std::this_thread::yield();
+          if (i % 7 == 0) throw std::runtime_error("no");
+          return i;
+        };
+        switch ((t + static_cast<std::size_t>(i)) % 5) {
+          case 0:
+            (void)g.do_call(key, {.timeout = 10us, .attempts = 2}, load);
+            break;
+          case 1:
+            (void)g.do_call_on(key, support::inline_executor, {.timeout = 20us}, load);
+            break;
+          case 2:
+            g.async_call(
+                key, singleflight::resume_inline, {.attempts = 2},
+                [load](singleflight::leader<int>&& l) { std::move(l).set_from(load); },
+                [](singleflight::outcome<int>&&) {});
+            break;
+          case 3:
+            (void)g.do_async(key, support::inline_executor, load);
+            break;
+          default:
+            (void)g.do_call(key, load);
+        }
+      } catch (const std::exception&) {
+      }
+    }
+  });
+  support::expect_idle(g);
+}
+
+// --- Types -----------------------------------------------------------------------------------------
+
+struct only_waits {
+  std::atomic<int>* waits;
+  void wait_ended(const auto&) const noexcept { ++*waits; }
+};
+
+TEST(ObserverTypes, NeedHaveNoMoreThanOneMemberAndTakeNoKey) {
+  std::atomic<int> waits{0};
+  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, only_waits> g({}, {}, {},
+                                                                                  {&waits});
+  support::threads follower;
+  (void)g.do_call(1, [&] {
+    follower.start([&] { (void)g.do_call(1, [] { return 0; }); });
+    support::await_followers(g, 1);
+    return 42;
+  });
+  follower.join();
+  EXPECT_EQ(waits, 1);
+  EXPECT_EQ(g.observer().waits, &waits);
+}
+
+struct views {
+  std::vector<std::string>* seen;
+  void call_ended(std::string_view key, const auto&) const noexcept { seen->emplace_back(key); }
+  void rejected(std::string_view key, const auto&) const noexcept { seen->emplace_back(key); }
+};
+
+struct view_hash : std::hash<std::string_view> {
+  using is_transparent = void;
+};
+
+// The buffer of an ended call's key is the next call's.
+TEST(ObserverTypes, GetTheKeyOfACallThatHasEnded) {
+  const std::string key = "a key of twenty-four or more characters";
+  std::vector<std::string> seen;
+  singleflight::group<std::string, int, view_hash, std::equal_to<>, views> g({}, {}, {}, {&seen});
+  (void)g.do_call(std::string_view(key), [] { return 42; });
+  (void)g.do_async(std::string_view(key), support::inline_executor, [] { return 42; });
+  EXPECT_ANY_THROW((void)g.do_call(std::string_view(key), {.timeout = -1s}, [] { return 0; }));
+  EXPECT_EQ(seen, (std::vector{key, key, key}));
+}
+
+struct move_only_key {
+  std::unique_ptr<int> value;
+  bool operator==(const move_only_key& o) const { return *value == *o.value; }
+};
+struct move_only_hash {
+  std::size_t operator()(const move_only_key& k) const { return std::hash<int>()(*k.value); }
+};
+struct takes_no_key {
+  std::atomic<int>* ended;
+  void call_ended(const auto&) const noexcept { ++*ended; }
+  void left(const auto&) const noexcept {}
+};
+
+TEST(ObserverTypes, WorkWithAKeyThatCannotBeCopied) {
+  std::atomic<int> ended{0};
+  singleflight::group<move_only_key, int, move_only_hash, std::equal_to<move_only_key>,
+                      takes_no_key>
+      g({}, {}, {}, {&ended});
+  (void)g.do_call(move_only_key{std::make_unique<int>(1)}, [] { return 42; });
+  EXPECT_EQ(ended, 1);
+}
+
+struct void_observer {
+  std::atomic<int>* ended;
+  void call_ended(const auto&) const noexcept { ++*ended; }
+};
+
+TEST(ObserverTypes, WorkWithoutAValue) {
+  std::atomic<int> ended{0};
+  singleflight::group<int, void, std::hash<int>, std::equal_to<int>, void_observer> g({}, {}, {},
+                                                                                      {&ended});
+  g.do_call(1, [] {});
+  EXPECT_EQ(ended, 1);
+}
+
+// An observer that wants nothing takes no room.
+static_assert(sizeof(singleflight::group<int, int>) ==
+              sizeof(singleflight::group<int, int, std::hash<int>, std::equal_to<int>,
+                                         singleflight::no_observer>));
+static_assert(
+    std::is_empty_v<singleflight::detail::observer_holder<singleflight::no_observer, false>>);
+
+#if defined(__unix__)
+TEST(ObserverOfAForkedChild, IsToldOfTheCallOfTheForkingThreadAlone) {
+  const recorder told;
+  watched g({}, {}, {}, told);
+  pid_t child = 0;
+  support::threads other;
+  other.start([&] {
+    (void)g.do_call(2, [&] {
+      support::await([&] { return told.to->count("ended 1 value 0") == 1; }, "the other call");
+      return 0;
+    });
+  });
+  support::await([&] { return told.to->count("began 2") == 1; }, "the other call");
+  (void)g.do_call(1, [&] {
+    child = fork();
+    return 42;
+  });
+  if (child == 0) {
+    const words all = told.to->events();
+    _exit(all == words{"began 2", "began 1", "ended 1 value 0"} ? 0 : 1);
+  }
+  other.join();
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(told.sum->began, told.sum->ended);
+}
+#endif
+
+}  // namespace
