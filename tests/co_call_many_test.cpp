@@ -181,7 +181,7 @@ TEST(CoCallMany, LoadsNoMoreKeysAtOnceThanItIsAllowed) {
   std::vector<keys> seen;
   held_load first;
   const asker me(flights, {1, 2, 3, 4, 5}, resume_inline, {.max_batch = 2},
-                 [&, n = 0](batch& missing, const call_context& c) -> lazy_task<> {
+                 [&](batch& missing, const call_context& c) -> lazy_task<> {
                    seen.emplace_back(missing.begin(), missing.end());
                    if (seen.size() == 1) return first.loader()(missing, c);
                    return [](batch& b) -> lazy_task<> {
