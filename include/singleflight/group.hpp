@@ -536,6 +536,7 @@ class group {
   using limits = detail::wait_limits;
   using entry = detail::entry;
   using watch = detail::watch<Observer, Key>;
+  using bulk_watch = detail::bulk_watch<Observer, Key, Value>;
   using owned_call = detail::owned_call<Key, Value>;
   using async_wait = detail::async_wait<Key, Value>;
   using clock = std::chrono::steady_clock;
