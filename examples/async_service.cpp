@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-
 // An HTTP service on two threads whose requests are coroutines: /template-details?id=ID asks a slow
 // backend, another HTTP server, once for all the requests for one ID that come at the same time.
 //
 //     async_service PORT BACKEND_PORT DEADLINE_MS     (PORT 0: any that is free)
 //
-// A request waits as long as the deadline says, then it gets 504. A client that hangs up leaves, too,
-// and when the last has left, the request to the backend is cancelled. /stats shows who waits.
+// A request waits as long as the deadline says, then it gets 504. When the last client has hung up,
+// the request to the backend is cancelled. /stats shows who waits.
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -97,15 +96,16 @@ asio::awaitable<void> serve(beast::tcp_stream stream, service& s) {
     if (ask.target() == "/stats") answer = text(http::status::ok, stats(s));
     if (ask.target().starts_with(path)) {
       const auto start = [&](const std::string& id) { return load(s, id); };
-      // Whichever comes first cancels the other. A client that has something to be read has hung up:
-      // until it is answered, it has nothing to say.
-      auto [order, error, details, gone] =
+      // Whichever comes first cancels the other. Where something can be read before the answer, the
+      // client has hung up. (async_wait of Asio would also end where there is nothing.)
+      auto [order, error, details, gone, bytes] =
           co_await asio::experimental::make_parallel_group(
               singleflight::async_call(s.flights, stream.get_executor(),
                                        std::string(ask.target().substr(path.size())),
                                        {.deadline = std::chrono::steady_clock::now() + s.patience},
                                        start, asio::deferred),
-              stream.socket().async_wait(tcp::socket::wait_read, asio::deferred))
+              stream.socket().async_receive(buffer.prepare(1), tcp::socket::message_peek,
+                                            asio::deferred))
               .async_wait(asio::experimental::wait_for_one(), use_awaitable);
       if (order[0] == 1) co_return;
       answer = error != nullptr ? failure(error) : text(http::status::ok, *details);

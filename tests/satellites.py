@@ -159,7 +159,7 @@ LISTS = [
         ("dev, tests/*/run, ci.yml", r".*"),
     ]),
     ("page", "docs/", lambda: [f"{page.stem}.md" for page in sorted((ROOT / "docs").glob("*.md"))], [
-        ("README.md", r".*"),
+        ("README.md", r"^\| \[[^\n]*"),
     ]),
     ("page", "docs/", lambda: [page.stem for page in sorted((ROOT / "docs").glob("*.md"))], [
         ("docs/site/build", r"^ORDER = [^\n]*"),

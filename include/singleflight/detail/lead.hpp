@@ -22,8 +22,9 @@
 
 // What the leader of a call does, on whatever thread: run the loader, unlist the call under the lock,
 // publish the result outside it. Publishing first would hand an ended call to callers that enter in
-// between; publishing under the lock would wake the followers into it. Only `lead` and, where there
-// is no value, `fail` do this: both unlist first and publish after.
+// between; publishing under the lock would wake the followers into it. Here this is done
+// by `lead`, `end_with` and, where there is no value, `fail`; for the keys of a batch by led_batch.hpp
+// and executor_batch.hpp.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 template <class Key, class Value>
