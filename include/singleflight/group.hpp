@@ -562,6 +562,7 @@ class group {
   result<Value> enter(K&& key, const Limits& given, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     for (entry me;;) {
       seen.enters(me);
       if constexpr (std::same_as<Limits, limits>) {
@@ -606,6 +607,7 @@ class group {
   result<Value> enter_on(K&& key, const limits& given, Executor&& executor, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     for (entry me;;) {
       seen.enters(me);
       detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
@@ -639,6 +641,7 @@ class group {
     const auto [home, hash] = shards_.locate(hash_(key));
     entry me;
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     executor_call_ptr<Fn> started;  // before the lock: it owns a key, and is destroyed unlocked
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key, seen);
@@ -672,6 +675,7 @@ class group {
   std::variant<result<Value>, leader<Value>> enter_or_lead(K&& key, const limits& given) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     for (entry me;;) {
       seen.enters(me);
       detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
@@ -703,6 +707,7 @@ class group {
   detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     seen.enters(wait.me);
     if constexpr (watch::tells) {
       auto teller = seen.make_teller(key);

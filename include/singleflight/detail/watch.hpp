@@ -284,6 +284,20 @@ class watch {
     superseded_.reset();
   }
 
+  /// To be made before the lock, for a caller that an exception ends after it has found a call too old.
+  template <class K>
+  [[nodiscard]] auto tells_superseded(const K& key) noexcept {
+    struct telling {
+      watch& self;
+      const K& key;
+      telling(watch& w, const K& k) noexcept : self(w), key(k) {}
+      telling(const telling&) = delete;
+      telling& operator=(const telling&) = delete;
+      ~telling() { self.tell_superseded(key); }
+    };
+    return telling(*this, key);
+  }
+
   template <class K>
   void tell_refused(const K& key, reason why) noexcept {
     tell_superseded(key);
@@ -421,6 +435,10 @@ class watch<Observer, Key, false> {
   static void enters(const entry&) noexcept {}
   template <class Call>
   static void supersedes(const Call&) noexcept {}
+  template <class K>
+  [[nodiscard]] static no_note tells_superseded(const K&) noexcept {
+    return {};
+  }
   template <class Own, class Call>
   static void begins(Own&, const Call*) noexcept {}
   template <class Base, class... Args>
