@@ -572,7 +572,7 @@ const std::array table{
              readers_and_writer},
     scenario{"fill_left", "a reader that is stopped, and a writer", 5, 3, one_shard,
              reader_that_leaves_and_writer},
-    scenario{"observed", "an observer: followers leave while their call ends", 4, 2, one_shard,
+    scenario{"observed", "an observer: followers leave while their call ends", 3, 2, one_shard,
              observed},
     scenario{"observed_bulk", "an observer: a caller of 2 keys, of which it joins one", all, all,
              one_shard, observed_bulk},
