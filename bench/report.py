@@ -72,6 +72,9 @@ class Figure(list):
     def over(self, other):
         return Figure(a / b for a, b in zip(self, other) if b)
 
+    def minus(self, other):
+        return Figure(a - b for a, b in zip(self, other))
+
 
 class Results:
     """All rows of all rounds: `results[name]` is what is named `name`, by counter."""
@@ -405,6 +408,22 @@ def section_read(results):
     return table(["", "bare cache", "`read_through`", "times"], rows)
 
 
+def section_observers(results):
+    titles = {
+        "none": "no observer", "counters": "an observer that counts calls and joins",
+        "histograms": "the same, and `prometheus_observer` with both histograms",
+    }
+    results.all_named({name[len("observers/"):] for name in results.rows if name.startswith("observers/")}, titles,
+                      "section_observers", "observers/")
+    plain = results.get("observers/none", "cpu_time")
+    rows = []
+    for name, title in titles.items():
+        mine = results.get(f"observers/{name}", "cpu_time")
+        rows.append([title, cell(mine, lambda ns: f"{number(ns)} ns"),
+                     cell(mine.minus(plain), lambda ns: f"{number(ns)} ns", spread=False) if mine and plain else ""])
+    return table(["", "a call", "more"], rows)
+
+
 def section_growth(results):
     ns = lambda value: f"{number(value)} ns"
 
@@ -539,7 +558,7 @@ SECTIONS = {
     "saving": section_saving, "extras": section_extras, "bulk": section_bulk, "read": section_read, "growth": section_growth,
     "fleet": section_fleet,
     "herd": section_herd, "waiter": section_waiter, "hot": section_hot, "unjoined": section_unjoined,
-    "leave": section_leave,
+    "leave": section_leave, "observers": section_observers,
 }
 
 # --- Plots -------------------------------------------------------------------------------------------

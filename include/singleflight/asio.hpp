@@ -170,18 +170,18 @@ concept standalone_asio_io = standalone_asio::can_post<std::remove_cvref_t<T>> |
 ///   for a call that it begins; two more for a timer, if there is a deadline or a `max_age`.
 /// Lifetime: the group must live until the operation is initiated, and while the caller may try again.
 ///   The operation keeps work on both executors.
-template <class Key, class Value, class Hash, class KeyEqual, detail::standalone_asio_io Io,
-          class K = Key, class Load, class Token>
-auto async_call(group<Key, Value, Hash, KeyEqual>& flights, Io&& io, K&& key,
+template <class Key, class Value, class Hash, class KeyEqual, class Observer,
+          detail::standalone_asio_io Io, class K = Key, class Load, class Token>
+auto async_call(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io&& io, K&& key,
                 const asio_options& options, Load&& load, Token&& token) {
   return detail::async_call_by<detail::standalone_asio>(flights, io, std::forward<K>(key), options,
                                                         std::forward<Load>(load), token);
 }
 
 /// As above, with no options.
-template <class Key, class Value, class Hash, class KeyEqual, detail::standalone_asio_io Io,
-          class K = Key, class Load, class Token>
-auto async_call(group<Key, Value, Hash, KeyEqual>& flights, Io&& io, K&& key, Load&& load,
+template <class Key, class Value, class Hash, class KeyEqual, class Observer,
+          detail::standalone_asio_io Io, class K = Key, class Load, class Token>
+auto async_call(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io&& io, K&& key, Load&& load,
                 Token&& token) {
   return detail::async_call_by<detail::standalone_asio>(
       flights, io, std::forward<K>(key), asio_options{}, std::forward<Load>(load), token);

@@ -573,6 +573,7 @@ class group {
   using limits = detail::wait_limits;
   using entry = detail::entry;
   using watch = detail::watch<Observer, Key>;
+  using bulk_watch = detail::bulk_watch<Observer, Key, Value>;
   using owned_call = detail::owned_call<Key, Value>;
   using async_wait = detail::async_wait<Key, Value>;
   using clock = std::chrono::steady_clock;
@@ -598,6 +599,7 @@ class group {
   result<Value> enter(K&& key, const Limits& given, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     for (entry me;;) {
       seen.enters(me);
       if constexpr (std::same_as<Limits, limits>) {
@@ -642,6 +644,7 @@ class group {
   result<Value> enter_on(K&& key, const limits& given, Executor&& executor, Fn&& fn) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     for (entry me;;) {
       seen.enters(me);
       detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
@@ -675,6 +678,7 @@ class group {
     const auto [home, hash] = shards_.locate(hash_(key));
     entry me;
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     executor_call_ptr<Fn> started;  // before the lock: it owns a key, and is destroyed unlocked
     detail::lock lock(home.mutex);
     call* const running = joinable(home, hash, key, seen);
@@ -708,6 +712,7 @@ class group {
   std::variant<result<Value>, leader<Value>> enter_or_lead(K&& key, const limits& given) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     for (entry me;;) {
       seen.enters(me);
       detail::refuse_if_late(home, given, me, [&](auto why) { seen.tell_refused(key, why); });
@@ -739,6 +744,7 @@ class group {
   detail::entered enter_for(async_wait& wait, K&& key) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
+    [[maybe_unused]] const auto telling = seen.tells_superseded(key);
     seen.enters(wait.me);
     if constexpr (watch::tells) {
       auto teller = seen.make_teller(key);

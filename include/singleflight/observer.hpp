@@ -47,9 +47,10 @@
 // unless the caller has a future (`do_async`). A caller that began a call may leave it, too. In a forked
 // child nothing more is told of calls and callers of other threads.
 // **Sums**: of events whose `again` is false, `joined` and `rejected` are those of `group_stats`; so is
-// `led` of the `call_began` that are not `alone`, which count as rejected. `do_many` tells nothing of its
-// own keys; who joins one of them is told of. Gauges are in `stats()`: do not add and subtract events for
-// them.
+// `led` of the `call_began` that are not `alone`, which count as rejected. Gauges are in `stats()`: do not
+// add and subtract events for them.
+// **Many keys**: a caller of `do_many` tells of each key once what a caller of that key alone tells. It
+// captures once.
 // **Lifetime**: what is passed lives until the hook returns. The observer itself is destroyed with the
 // group, or with the last asynchronous call that outlives it.
 // **Exceptions**: none. A hook that is not `noexcept` does not compile.

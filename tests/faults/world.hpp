@@ -20,6 +20,7 @@
 
 #include "../executors.hpp"
 #include "../support.hpp"
+#include "events.hpp"
 #include "subjects.hpp"
 
 namespace faults {
@@ -37,17 +38,21 @@ struct let_down : std::exception {};
 
 class world {
  public:
-  using group = singleflight::group<key, value, key_hash, key_equal>;
+  using group = singleflight::group<key, value, key_hash, key_equal, events::observer>;
 
   static constexpr int ours = 42;    // what the loaders of the caller under test return
   static constexpr int theirs = 43;  // and those of the others
 
   world(const singleflight::group_options& options, clock::duration how_long)
-      : g(options), patience(how_long) {}
+      : g(options, {}, {}, events_.hooks()), patience(how_long) {}
   world(const world&) = delete;
   world& operator=(const world&) = delete;
   ~world() { all_return(); }
 
+ private:
+  events events_;  // outlives the group
+
+ public:
   group g;
   const clock::duration patience;  // how quick this machine is, at the least
   const key k0{0}, k1{1};
@@ -287,6 +292,7 @@ class world {
     EXPECT_EQ(stats.in_flight, 0U);
     EXPECT_EQ(stats.waiting, 0U);
     EXPECT_TRUE(g.in_flight().empty());
+    events_.expect_sums(stats, done.failures() == 0 || done.where() != point::value_move);
     const auto counted = stats.led + stats.joined + stats.rejected;
     EXPECT_LE(counted, entries_);
     EXPECT_GE(counted + (may_precede_counting(done.where()) ? done.failures() * most_at_once_ : 0),

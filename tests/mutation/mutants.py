@@ -223,6 +223,9 @@ class Header:
             if self.t(i) == "template" and self.t(i + 1) == "<":
                 i = self.angle(i + 1, end)
                 continue
+            if self.t(i) == "requires" and self.t(i + 1) == "requires":
+                i = self.match(self.until(i, end, {"{"})) + 1
+                continue
             j = self.until(i, end, {";", "{", ":"})
             words = {self.t(k) for k in range(i, j)}
             first = next((self.t(k) for k in range(i, j) if self.t(k) not in ("inline",)), "")
@@ -251,6 +254,8 @@ class Header:
             self._initializer(equals + 1, j)
 
     def _function(self, i, j, end):
+        while self.t(j) == "{" and self.t(j - 1) == "requires":  # of what the template takes
+            j = self.match(j) + 1
         self.returns_bool = "bool" in [self.t(k) for k in range(i, self.until(i, j, {"("}))]
         if self.t(j) == ":":  # a constructor's initialisers
             k = j + 1

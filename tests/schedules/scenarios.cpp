@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "observed.hpp"
 #include "rows.hpp"
 
 namespace schedules {
@@ -477,6 +478,25 @@ void reader_that_leaves_and_writer(world& w) {
   w.caller([&w] { w.table().write(); });
 }
 
+/// The observer is told of a call whose followers leave while it ends.
+void observed(world& w) {
+  (void)w.observed();
+  auto* const source = &w.stop_source();
+  w.caller([&w] { w.observed().call({}); });
+  w.caller([&w] { w.observed().call({.deadline = world::after(10ms)}); });
+  w.caller([&w, source] { w.observed().call({.stop = source->get_token()}); });
+  w.caller([&w, source] {
+    w.advance(10ms);
+    w.stop(*source);
+  });
+}
+void observed_bulk(world& w) {
+  (void)w.observed();
+  w.caller([&w] { w.observed().call({}); });
+  w.caller([&w] { w.observed().call_many({.deadline = world::after(10ms)}); });
+  w.caller([&w] { w.advance(10ms); });
+}
+
 const std::array table{
     scenario{"pair", "2 threads, 1 call each, 1 key", all, all, one_shard, pair},
     scenario{"two_by_two", "2 threads, 2 calls each, 1 key", all, all, one_shard, two_by_two},
@@ -569,6 +589,10 @@ const std::array table{
              readers_and_writer},
     scenario{"fill_left", "a reader that is stopped, and a writer", 5, 3, one_shard,
              reader_that_leaves_and_writer},
+    scenario{"observed", "an observer: followers leave while their call ends", 3, 2, one_shard,
+             observed},
+    scenario{"observed_bulk", "an observer: a caller of 2 keys, of which it joins one", all, all,
+             one_shard, observed_bulk},
     scenario{"three_by_two", "3 threads, 2 calls each, 2 keys, and forget", 3, 2, two_shards,
              three_by_two_and_forget},
     scenario{"four_by_two", "4 threads, 2 calls each, 2 keys, forget, stop", 2, 1, two_shards,

@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "observed.hpp"
 #include "rows.hpp"
 
 namespace schedules {
@@ -233,6 +234,11 @@ void world::load_many(singleflight::batch<key, value>& missing, bool throws) {
 rows& world::table() {
   if (rows_ == nullptr) rows_ = std::make_unique<rows>(threads_);
   return *rows_;
+}
+
+observed_calls& world::observed() {
+  if (observed_ == nullptr) observed_ = std::make_unique<observed_calls>(threads_);
+  return *observed_;
 }
 
 void world::forget(key k) {
@@ -487,7 +493,7 @@ footprint world::outside_critical_sections() {
   if ((workers_ & only(threads_.current())) != 0) {
     return loading_[me] ? footprint() : footprint{.writes = objects::others};
   }
-  if (rows_ != nullptr) {
+  if (rows_ != nullptr || observed_ != nullptr) {
     return {.reads = objects::all_futures,
             .writes = stop_sources_.empty() ? 0 : objects::stop_states};
   }
@@ -711,6 +717,8 @@ std::uint64_t world::judge() {
   judge_futures();
   if (rows_ != nullptr) rows_->judge();
   rows_.reset();
+  if (observed_ != nullptr) observed_->judge();
+  observed_.reset();
   expect(value::alive == 0, "there are values left");
   expect(loader_error::alive == 0, "there are exceptions left");
   return fingerprint();

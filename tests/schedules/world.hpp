@@ -34,6 +34,7 @@ namespace schedules {
 
 namespace schedules {
 
+class observed_calls;
 class rows;
 
 using key = int;
@@ -156,6 +157,8 @@ class world : public observer {
 
   /// The rows that callers read through a cache. To be called in the set-up, too.
   rows& table();
+  /// Callers of a group with an observer. To be called in the set-up, too.
+  observed_calls& observed();
 
   // Asynchronous callers: callbacks that are called inline, whose calls another thread ends, and
   // coroutines. `h.options` may have a stop token.
@@ -350,6 +353,7 @@ class world : public observer {
   std::vector<std::pair<entry*, std::shared_future<value>>> futures_;
   std::uint32_t stoppable_ = 0;  // the asynchronous callers with a stop token
   std::unique_ptr<rows> rows_;
+  std::unique_ptr<observed_calls> observed_;
   std::vector<std::pair<entry*, singleflight::leader<value>>> leaders_;
   std::deque<std::pair<entry*, support::frame>> coroutines_;
   std::vector<std::function<void()>> resumptions_;

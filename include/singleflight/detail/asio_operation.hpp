@@ -404,11 +404,11 @@ constexpr void check_asio_load() {
   }
 }
 
-template <class Asio, class Key, class Value, class Hash, class KeyEqual, class Io, class K,
-          class Load, class Token>
-decltype(auto) async_call_by(group<Key, Value, Hash, KeyEqual>& flights, Io& io, K&& key,
+template <class Asio, class Key, class Value, class Hash, class KeyEqual, class Observer, class Io,
+          class K, class Load, class Token>
+decltype(auto) async_call_by(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io& io, K&& key,
                              const asio_options& options, Load&& load, Token& token) {
-  using flight_group = group<Key, Value, Hash, KeyEqual>;
+  using flight_group = group<Key, Value, Hash, KeyEqual, Observer>;
   detail::check_asio_load<Asio, Key, Value, std::decay_t<Load>>();
   if (options.attempts == 0) {
     throw std::invalid_argument("singleflight: asio_options::attempts must be at least 1");

@@ -17,6 +17,7 @@
 #include "../outcome.hpp"
 #include "../stats.hpp"
 #include "bulk_keys.hpp"
+#include "bulk_watch.hpp"
 #include "call_map.hpp"
 #include "config.hpp"
 #include "executor_batch.hpp"
@@ -51,6 +52,7 @@ template <class Group, class Key, class Value>
 class bulk {
   using key_type = bulk_key<Key, Value>;
   using shard = call_map<Key, Value>;
+  using watch = typename Group::bulk_watch;
 
  public:
   /// Reads all keys, which runs the user's code for them, before any call is listed.
@@ -63,13 +65,15 @@ class bulk {
         count_(count_of(keys)),
         keys_(std::make_shared<bulk_keys<Key, Value>>(
             count_, std::countr_zero(group.shards_.all().size()))),
-        batch_(*keys_, answers_, (std::min)(count_, max_batch)),
+        seen_(group.observer_, *keys_, count_),
+        batch_(*keys_, answers_, (std::min)(count_, max_batch), seen_.to_tell_ends()),
         joined_(count_) {
     answers_.reserve(count_);
     const std::thread::id caller = std::this_thread::get_id();
     for (auto&& given : keys) {
       add(Group::lookup_key(std::forward<decltype(given)>(given)), caller);
     }
+    seen_.enter();
   }
   bulk(const bulk&) = delete;
   bulk& operator=(const bulk&) = delete;
@@ -78,7 +82,9 @@ class bulk {
   ~bulk() {
     batch_.give_up();
     for (joined_key& j : joined_) {
-      if (!j.over) j.wait.abandon(j.key.home);
+      if (j.over) continue;
+      j.wait.abandon(j.key.home);
+      seen_.abandons(j.key, j.wait);
     }
   }
 
@@ -129,7 +135,7 @@ class bulk {
 
   struct joined_key {
     joined_key(const wait_limits& limits, key_type& k) noexcept : wait(limits), key(k) {}
-    waiter<Key, Value> wait;
+    waiter<Key, Value, typename watch::note> wait;
     key_type& key;
     bool over = false;  // whether it has been waited for
   };
@@ -171,6 +177,7 @@ class bulk {
     while (k != nullptr) {
       shard& home = k->home;
       key_list<Key, Value> refused;
+      [[maybe_unused]] const auto telling = seen_.tells_at_exit();
       {
         const lock guard(home.mutex);
         do {
@@ -195,17 +202,22 @@ class bulk {
 
   SINGLEFLIGHT_DETAIL_NOINLINE entered refuse_late(shard& home, key_type& k, reason late)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
+    seen_.enters(k);
     k.me.count(home, &group_stats::rejected);
     home.count(late == reason::stop ? &group_stats::cancelled : &group_stats::timed_out);
     k.why = late;
+    seen_.is_refused(k);
     return entered::refused;
   }
 
   /// What the equality or an allocation throws is the answer for this key.
   [[nodiscard]] entered enter_one(shard& home, key_type& k) SINGLEFLIGHT_REQUIRES(home.mutex) {
+    auto&& seen = seen_.enters(k);
     try {
-      auto* const running = group_.joinable(home, k.own.hash, k.own.key);
-      if (running != nullptr && !group_.must_run_alone(*running)) return join(home, k, *running);
+      auto* const running = group_.joinable(home, k.own.hash, k.own.key, seen);
+      if (running != nullptr && !group_.must_run_alone(*running)) {
+        return join(home, k, *running, seen);
+      }
       if (batch_.size() + begin_elsewhere_.count == max_batch_) return entered::no_room;
       if (begin_elsewhere_.batch != nullptr) {
         begin_elsewhere(home, k, running);
@@ -223,7 +235,7 @@ class bulk {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (k.again) share_own(home, k);
     k.own.forgets_before = home.forgets();
-    k.own.captured = nullptr;
+    seen_.begins(k, running);
     if (batch_.size() == 0) home.count(&group_stats::batches);
     batch_.add(k);
     group_.begin(home, k.own, running, k.me);
@@ -232,10 +244,9 @@ class bulk {
   SINGLEFLIGHT_DETAIL_NOINLINE void begin_elsewhere(shard& home, key_type& k,
                                                     call<Key, Value>* running)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
-    k.elsewhere = std::make_shared<batch_call<Key, Value>>(home, group_.shards_.owned(), k.own.hash,
-                                                           k.own.key);
+    k.elsewhere = seen_.template make<batch_call<Key, Value>>(
+        k, running, home, group_.shards_.owned(), k.own.hash, k.own.key);
     call<Key, Value>& begun = k.elsewhere->get();
-    begun.captured = nullptr;
     joined_key& mine = joined_.emplace_back(limits_, k);
     try {
       mine.wait.attend(home, k.elsewhere);
@@ -249,6 +260,7 @@ class bulk {
     k.elsewhere->begin(home, k.elsewhere);
     k.handle = begun.shared->handle;
     begin_elsewhere_.add(begin_elsewhere_.batch, k);
+    seen_.has_begun_elsewhere(k);
     group_.begin(home, begun, running, k.me);
   }
 
@@ -259,16 +271,19 @@ class bulk {
     k.own.shared->handed_out = true;
   }
 
-  SINGLEFLIGHT_DETAIL_NOINLINE entered join(shard& home, key_type& k, call<Key, Value>& running)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
+  template <class Seen>
+  SINGLEFLIGHT_DETAIL_NOINLINE entered join(shard& home, key_type& k, call<Key, Value>& running,
+                                            Seen& seen) SINGLEFLIGHT_REQUIRES(home.mutex) {
     joined_key& joined = joined_.emplace_back(limits_, k);
     try {
-      const std::optional<reason> refusal = group_.join(home, running, joined.wait, k.me);
+      const std::optional<reason> refusal = group_.join(home, running, joined.wait, k.me, seen);
       if (!refusal) {
         joined.wait.not_yet();
+        seen_.has_joined(k);
         return entered::yes;
       }
       k.why = *refusal;
+      seen_.is_refused(k);
     } catch (...) {
       joined_.pop_back();
       throw;
@@ -303,7 +318,7 @@ class bulk {
     j.over = true;
     key_type& k = j.key;
     try {
-      if (auto got = j.wait.wait(k.home, k.me)) {
+      if (auto got = seen_.wait(k, j.wait)) {
         outcome_maker::renew(answers_[k.first], *std::move(got));
       } else {
         k.once_more = once_more_ = true;
@@ -326,7 +341,8 @@ class bulk {
   std::shared_ptr<bulk_keys<Key, Value>> keys_;
   std::vector<repetition> repetitions_;
   key_list<Key, Value> pending_;  // by shard
-  led_batch<Key, Value> batch_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS watch seen_;
+  led_batch<Key, Value, typename watch::ends> batch_;
   fixed_block<joined_key> joined_;
   bool once_more_ = false;  // whether a key is to be tried again
 

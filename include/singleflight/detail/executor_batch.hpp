@@ -36,7 +36,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// A call of a batch that is loaded on an executor.
 template <class Key, class Value>
-class batch_call final : public owned_call<Key, Value> {
+class batch_call : public owned_call<Key, Value> {
  public:
   batch_call(call_map<Key, Value>& home, owned_calls& every, std::uint64_t hash, const Key& key)
       : owned_call<Key, Value>(home, every, hash, home.make_key(key), stop_source(), true, {}) {}

@@ -73,11 +73,16 @@ class executor_call : public owned_call<Key, Value>,
     if (tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1) this->give_up();
   }
 
+ protected:
+  void is_over(bool lost) noexcept override {
+    base::is_over(lost);
+    fn_.reset();
+  }
+
  private:
   [[nodiscard]] std::shared_ptr<owned_calls::member> keep() noexcept override {
     return this->weak_from_this().lock();
   }
-  void destroy_loader() noexcept override { fn_.reset(); }
   [[nodiscard]] std::exception_ptr why_dropped() const noexcept override {
     return make_call_error(reason::task_dropped);
   }

@@ -17,6 +17,7 @@
 #include "../batch.hpp"
 #include "../call_context.hpp"
 #include "../call_error.hpp"
+#include "../observer.hpp"
 #include "../outcome.hpp"
 #include "../result.hpp"
 #include "batch_context.hpp"
@@ -34,8 +35,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// A batch that a caller of `do_many` leads on its own thread.
-template <class Key, class Value>
+/// A batch that a caller of `do_many` leads on its own thread. `Ends`: what is told of their ends.
+template <class Key, class Value, class Ends>
 class led_batch final : public batch_context<Key, Value> {
   using base = batch_context<Key, Value>;
 
@@ -45,8 +46,11 @@ class led_batch final : public batch_context<Key, Value> {
   using answers = std::vector<outcome<Value>>;
 
   /// Throws: `std::bad_alloc`.
-  led_batch(bulk_keys<Key, Value>& all, answers& to, std::size_t most)
-      : all_(all), answers_(to), in_order_(std::make_unique_for_overwrite<key_type*[]>(most)) {}
+  led_batch(bulk_keys<Key, Value>& all, answers& to, std::size_t most, const Ends& ends)
+      : all_(all),
+        answers_(to),
+        in_order_(std::make_unique_for_overwrite<key_type*[]>(most)),
+        ends_(ends) {}
 
   [[nodiscard]] std::size_t size() const noexcept { return by_shard_.size(); }
   void clear() noexcept {
@@ -69,7 +73,7 @@ class led_batch final : public batch_context<Key, Value> {
     sort();
     find_ = {&find,
              [](const void* how, const Key& key) { return (*static_cast<const Find*>(how))(key); }};
-    const on_stop<withdrawal_of_all> withdraw(options, {by_shard_.first()});
+    const on_stop<withdrawal_of_all> withdraw(options, {by_shard_.first(), ends_});
     try {
       const leading here;
       batch<Key, Value> shown = batch_maker::make(static_cast<open_batch<Key, Value>&>(*this));
@@ -90,10 +94,21 @@ class led_batch final : public batch_context<Key, Value> {
  private:
   struct withdrawal_of_all {
     key_type* first;
+    SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Ends ends;
     void operator()() const noexcept {
-      for (key_type* k = first; k != nullptr; k = k->next)
-        withdrawal<Key, Value>{k->home, k->own}();
+      for (key_type* k = first; k != nullptr; k = k->next) {
+        const auto tell = ends.on_withdrawal(*k);
+        withdrawal<Key, Value, std::remove_const_t<decltype(tell)>>{k->home, k->own, tell}();
+      }
     }
+  };
+
+  /// When those who wait for an ended call have been told.
+  struct told {
+    const Ends& ends;
+    const key_type& k;
+    ending how = ending::exception;
+    ~told() { ends.tell_ended(k, how); }
   };
 
   void sort() noexcept {
@@ -213,8 +228,10 @@ class led_batch final : public batch_context<Key, Value> {
   /// Hands the value of an ended call to those who wait for it, and to this caller.
   void give(key_type& k, loaded<Value>& value) {
     if (k.own.handed_out()) return share(k, value);
+    told at_exit{ends_, k};
     try {
       outcome_maker::renew_unshared(answers_[k.first], value);
+      at_exit.how = ending::value;
     } catch (...) {  // the move threw
       detail::count_failure(k.home);
       outcome_maker::renew(answers_[k.first], current_failure());
@@ -223,12 +240,14 @@ class led_batch final : public batch_context<Key, Value> {
   }
 
   SINGLEFLIGHT_DETAIL_NOINLINE void share(key_type& k, loaded<Value>& value) {
+    told at_exit{ends_, k};
     try {
       detail::publish(k.home, k.own, value);
       outcome_maker::renew(
           answers_[k.first],
           result_maker::of<Value>(std::shared_future<Value>(k.own.shared->channel->future),
                                   k.own.joined(), true));
+      at_exit.how = ending::value;
     } catch (...) {  // the move threw, which has been counted
       outcome_maker::renew(answers_[k.first], current_failure());
       if (std::current_exception() == nullptr) throw;
@@ -236,6 +255,7 @@ class led_batch final : public batch_context<Key, Value> {
   }
 
   SINGLEFLIGHT_DETAIL_NOINLINE void give_failure(key_type& k, const std::exception_ptr& why) {
+    const told at_exit{ends_, k};
     detail::publish_failure(k.own, why);
     outcome_maker::renew(answers_[k.first], why);
   }
@@ -250,6 +270,7 @@ class led_batch final : public batch_context<Key, Value> {
   key_list<Key, Value> by_shard_;
   const std::unique_ptr<key_type*[]> in_order_;  // of their first mention; made by `sort`
   finder find_{};
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS const Ends ends_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

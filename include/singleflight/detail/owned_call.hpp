@@ -101,18 +101,18 @@ class owned_call : public owned_calls::member, public open_call<Value> {
 
   // --- Ending it ---------------------------------------------------------------------------------
 
-  void end_with(loaded<Value>&& value) noexcept override {
+  void end_with(loaded<Value>&& value) noexcept final {
     if (!claim()) return;
     const destruction at_exit{*this};
     end_claimed(value);
   }
 
-  void fail(std::exception_ptr why) noexcept override {
+  void fail(std::exception_ptr why) noexcept final {
     if (claim()) fail_claimed(std::move(why));
   }
 
   /// While the loader is being started, whoever starts it knows better why the call fails.
-  void give_up() noexcept override {
+  void give_up() noexcept final {
     if (lost()) return lose();
     phase expected = phase::starting;
     if (phase_.compare_exchange_strong(expected, phase::given_up)) return;
@@ -176,9 +176,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   struct destruction {
     owned_call& self;
     ~destruction() {
-      self.tell_end();
-      self.phase_.store(phase::ended, std::memory_order_release);
-      self.destroy_loader();
+      self.is_over(false);
       self.body_.reset();
       if (self.on_executor_) {
         self.every_.remove(self);
@@ -224,6 +222,11 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     detail::fail(home_, get(), std::move(why));
   }
 
+  /// Called when all who wait have been told, by who claimed it or, in a forked child, lost it.
+  virtual void is_over([[maybe_unused]] bool lost) noexcept {
+    phase_.store(phase::ended, std::memory_order_release);
+  }
+
   /// Whether a forked child must not end the call.
   [[nodiscard]] bool lost() const noexcept { return owned_calls::member::lost() || handle_.lost; }
 
@@ -236,14 +239,10 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   // Guarded by the shard's mutex.
   bool taken_ = false;  // whether the thread that is to end it leads it
 
-  /// Of who claimed it: whether it has ended with a value.
-  [[nodiscard]] bool has_value() const noexcept { return has_value_; }
-  bool has_value_ = false;
+  // Of who claimed it.
+  bool has_value_ = false;  // whether it has ended with a value
 
  private:
-  /// Called by who claimed it when all who wait have been told.
-  virtual void tell_end() noexcept {}
-  virtual void destroy_loader() noexcept {}
   [[nodiscard]] virtual std::exception_ptr why_dropped() const noexcept {
     return make_call_error(reason::leader_gone);
   }
@@ -252,7 +251,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   void lose() noexcept {
     if (phase_.exchange(phase::ended) == phase::ended) return;
     detail::publish_failure(get(), make_call_error(reason::lost_in_fork));
-    destroy_loader();
+    is_over(true);
     body_.reset();
   }
 

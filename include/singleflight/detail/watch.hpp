@@ -106,11 +106,12 @@ struct begun_call {
     }
   }
 
-  void tell_left(Observer& o, leaving why) const noexcept {
+  /// `named`: the key, if there is no copy of it.
+  void tell_left(Observer& o, leaving why, const Key* named = nullptr) const noexcept {
     if constexpr (want::left) {
       const left_event<typename want::capture> e{leader, clock::now() - began, why, true};
       if constexpr (want::key_later) {
-        left_hook::tell(o, *key, e);
+        left_hook::tell(o, named != nullptr ? *named : *key, e);
       } else {
         left_hook::tell(o, nullptr, e);
       }
@@ -129,9 +130,12 @@ class watched_call final : public Base {
   begun_call<Observer, Key> begun;
 
  private:
-  void tell_end() noexcept override {
-    begun.tell_ended(*observer_, this->get(),
-                     this->has_value() ? ending::value : ending::exception);
+  void is_over(bool lost) noexcept override {
+    if (!lost) {
+      begun.tell_ended(*observer_, this->get(),
+                       this->has_value_ ? ending::value : ending::exception);
+    }
+    Base::is_over(lost);
   }
 
   const std::shared_ptr<Observer> observer_;
@@ -197,6 +201,10 @@ class watch {
   explicit watch(const holder& o) noexcept : holder_(o) {
     if constexpr (want::to_capture) begun_.leader = o.get().capture();
   }
+  /// For one key of several: `captured` when their caller entered.
+  watch(const holder& o, const capture& captured) noexcept : holder_(o) {
+    begun_.leader = captured;
+  }
   watch(const watch&) = delete;
   watch& operator=(const watch&) = delete;
 
@@ -215,6 +223,13 @@ class watch {
   void begins(Call& own, const Call* running) {
     alone_ = running != nullptr;
     begun_.begin(own);
+  }
+
+  /// As above, for a call whose key nobody else gets when it has ended.
+  template <class Call>
+  void begins_and_keeps_key(Call& own, const Call* running) noexcept {
+    alone_ = running != nullptr;
+    if constexpr (want::to_capture) own.captured = &begun_.leader;
   }
 
   /// As above, for a call on the heap, which has been made as `watched`.
@@ -261,6 +276,29 @@ class watch {
   // --- Outside all locks ---------------------------------------------------------------------------
 
   template <class K>
+  void tell_superseded(const K& key) noexcept {
+    if constexpr (want::superseded) {
+      if (!superseded_) return;
+      superseded_hook::tell(holder_.get(), key, superseded_event{clock::now() - *superseded_});
+    }
+    superseded_.reset();
+  }
+
+  /// To be made before the lock, for a caller that an exception ends after it has found a call too old.
+  template <class K>
+  [[nodiscard]] auto tells_superseded(const K& key) noexcept {
+    struct telling {
+      watch& self;
+      const K& key;
+      telling(watch& w, const K& k) noexcept : self(w), key(k) {}
+      telling(const telling&) = delete;
+      telling& operator=(const telling&) = delete;
+      ~telling() { self.tell_superseded(key); }
+    };
+    return telling(*this, key);
+  }
+
+  template <class K>
   void tell_refused(const K& key, reason why) noexcept {
     tell_superseded(key);
     if constexpr (want::rejected) {
@@ -302,16 +340,22 @@ class watch {
       watch& self;
       Call& own;
       ending how = ending::exception;
-      ~end() { self.begun_.tell_ended(self.holder_.get(), own, how); }
+      ~end() { self.tell_ended(own, how); }
     } at_end{*this, own};
     auto got = std::forward<Lead>(lead)();
     at_end.how = ending::value;
     return got;
   }
 
+  /// To be called when a call in this frame has ended whose beginning was told.
+  template <class Call>
+  void tell_ended(const Call& own, ending how) const noexcept {
+    begun_.tell_ended(holder_.get(), own, how);
+  }
+
   /// What a leader in this frame calls that withdraws its interest.
-  [[nodiscard]] auto on_withdrawal() const noexcept {
-    return [this]() noexcept { begun_.tell_left(holder_.get(), leaving::stop); };
+  [[nodiscard]] auto on_withdrawal(const Key* named = nullptr) const noexcept {
+    return [this, named]() noexcept { begun_.tell_left(holder_.get(), leaving::stop, named); };
   }
 
   /// Waits for the call that the caller has joined, and tells of the end of the wait.
@@ -331,26 +375,20 @@ class watch {
 
   /// Waits for the call that the caller has begun elsewhere, and tells if it leaves.
   template <class Waiter, class Home>
-  auto wait_for_own(Waiter& waiter, Home& home, entry& me) {
+  auto wait_for_own(Waiter& waiter, Home& home, entry& me, const Key* named = nullptr) {
     struct end {
       const watch& self;
       const Waiter& waiter;
-      ~end() {
-        if (!waiter.note().left) return;
-        self.begun_.tell_left(self.holder_.get(), leaving_for(*waiter.note().left));
-      }
-    } const at_end{*this, waiter};
+      const Key* named;
+      ~end() { self.tell_end_of_wait_for_own(waiter, named); }
+    } const at_end{*this, waiter, named};
     return waiter.wait(home, me);
   }
 
- private:
-  template <class K>
-  void tell_superseded(const K& key) noexcept {
-    if constexpr (want::superseded) {
-      if (!superseded_) return;
-      superseded_hook::tell(holder_.get(), key, superseded_event{clock::now() - *superseded_});
-    }
-    superseded_.reset();
+  template <class Waiter>
+  void tell_end_of_wait_for_own(const Waiter& waiter, const Key* named) const noexcept {
+    const auto& left = waiter.note().left;
+    if (left) begun_.tell_left(holder_.get(), leaving_for(*left), named);
   }
 
   template <class K, class Waiter>
@@ -370,6 +408,7 @@ class watch {
     }
   }
 
+ private:
   const holder& holder_;
   begun_call<Observer, Key> begun_;  // of a call that this caller begins
   bool alone_ = false;
@@ -396,6 +435,10 @@ class watch<Observer, Key, false> {
   static void enters(const account&) noexcept {}
   template <class Call>
   static void supersedes(const Call&) noexcept {}
+  template <class K>
+  [[nodiscard]] static no_note tells_superseded(const K&) noexcept {
+    return {};
+  }
   template <class Own, class Call>
   static void begins(Own&, const Call*) noexcept {}
   template <class Base, class... Args>
