@@ -302,6 +302,34 @@ TEST(ExecutorOfACallback, HasItCalledOnceWhateverItDoes) {
   EXPECT_EQ(first.times(), 1);
 }
 
+// A copy of the first task that comes late must not call back who waits for its next attempt.
+TEST(ExecutorOfACallback, MayRunATaskAgainWhenTheNextAttemptHasBegun) {
+  group flights;
+  std::vector<std::function<void()>> tasks;
+  const auto keeps = [&](auto task) { tasks.emplace_back(std::move(task)); };
+  std::optional<leader<int>> first;
+  std::optional<leader<int>> second;
+  seen follower;
+  flights.async_call(1, resume_inline, {}, keep(first), [](const outcome<int>&) {});
+  flights.async_call(1, keeps, {.attempts = 2}, keep(second), std::ref(follower));
+  std::move(*first).set_exception(std::make_exception_ptr(std::runtime_error("once")));
+  ASSERT_EQ(tasks.size(), 1U);
+  tasks[0]();
+  ASSERT_TRUE(second.has_value());
+  tasks[0]();
+  EXPECT_FALSE(follower.came());
+  EXPECT_EQ(flights.stats().waiting, 1U);
+  std::move(*second).set_value(2);
+  ASSERT_EQ(tasks.size(), 2U);
+  tasks[0]();
+  EXPECT_FALSE(follower.came());
+  tasks[1]();
+  tasks[1]();
+  EXPECT_EQ(follower.value(), 2);
+  EXPECT_EQ(follower.times(), 1);
+  expect_idle(flights);
+}
+
 TEST(ExecutorOfACallback, ThatDropsTheTaskDropsTheCallback) {
   group flights;
   task_queue queue;
