@@ -464,6 +464,36 @@ TEST(Attempts, MakeAFollowerOfAFailedCallBeginTheNext) {
   expect_idle(flights);
 }
 
+TEST(Attempts, MakeAFollowerOfAThreadsFailedCallBeginTheNext) {
+  group flights;
+  std::optional<leader<int>> second;
+  seen follower;
+  const auto load = [&]() -> int {
+    flights.async_call(1, resume_inline, {.attempts = 2}, keep(second), std::ref(follower));
+    throw std::runtime_error("once");
+  };
+  EXPECT_THROW((void)flights.do_call(1, load), std::runtime_error);
+  ASSERT_TRUE(second.has_value());
+  std::move(*second).set_value(2);
+  EXPECT_EQ(follower.value(), 2);
+  expect_idle(flights);
+}
+
+// The follower is resumed when the group is gone.
+TEST(Attempts, EndWithTheGroupOfAThreadsFailedCall) {
+  std::optional<group> flights(std::in_place);
+  task_queue queue;
+  seen follower;
+  const auto load = [&]() -> int {
+    flights->async_call(1, std::ref(queue), {.attempts = 2}, never, std::ref(follower));
+    throw std::runtime_error("only");
+  };
+  EXPECT_THROW((void)flights->do_call(1, load), std::runtime_error);
+  flights.reset();
+  queue.run();
+  EXPECT_EQ(text_of(follower.error()), "only");
+}
+
 TEST(Attempts, EndWithTheLastFailure) {
   group flights;
   seen follower;
