@@ -255,7 +255,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     body_.reset();
   }
 
-  void drop() noexcept override {
+  void drop() noexcept final {
     if (claim()) fail_claimed(why_dropped());
   }
 
