@@ -8,7 +8,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -85,10 +84,15 @@ class async_batch final : public batch_context<Key, Value> {
       const lock guard(home.mutex);
       home.count(&group_stats::batches);
     }
-    set_leader(std::this_thread::get_id());
+    for (const auto& c : calls_) static_cast<void>(c->lead_here());
   }
   /// Says that no thread runs it.
-  void hand_over() noexcept { set_leader({}); }
+  void hand_over() noexcept {
+    for (const key_type* const k : keys_) {
+      const lock guard(k->home.mutex);
+      if (k->handle->running != nullptr) k->home.set_leader(*k->handle->running, {});
+    }
+  }
 
   [[nodiscard]] batch<Key, Value> shown() noexcept {
     return batch_maker::make(static_cast<open_batch<Key, Value>&>(*this));
@@ -110,13 +114,6 @@ class async_batch final : public batch_context<Key, Value> {
     }
     inside_it_.reset();
     this->end_leadership();
-  }
-
-  void set_leader(std::thread::id who) noexcept {
-    for (const key_type* const k : keys_) {
-      const lock guard(k->home.mutex);
-      if (k->handle->running != nullptr) k->home.set_leader(*k->handle->running, who);
-    }
   }
 
   [[nodiscard]] owned& call_of(const key_type& k) const noexcept {
