@@ -12,6 +12,7 @@
 #include <functional>
 #include <initializer_list>
 #include <limits>
+#include <optional>
 #include <random>
 #include <singleflight/group.hpp>
 #include <stdexcept>
@@ -135,6 +136,66 @@ TEST(InFlight, TellsHowManyFollowACallAndHowLongTheFirstHasWaited) {
     return 0;
   });
   EXPECT_TRUE(g.in_flight().empty());
+}
+
+TEST(InFlight, CountsTheTimeOfACallerThatBeginsACallFromWhenItWaits) {
+  using namespace std::chrono_literals;
+  group<int, int> g;
+  std::optional<singleflight::leader<int>> lead;
+  const auto call = [&] { return g.in_flight().at(0); };
+  g.async_call(
+      1, singleflight::resume_inline, {},
+      [&](singleflight::leader<int> mine) {
+        EXPECT_EQ(call().waiters, 1U);
+        EXPECT_EQ(call().waited, 0ns);
+        lead.emplace(std::move(mine));
+      },
+      [](const auto&) {});
+  EXPECT_EQ(call().waiters, 1U);
+  support::await([&] { return call().waited > 0ns; }, "the caller to have waited");
+  EXPECT_LT(call().waited, 1h);
+  std::move(*lead).set_value(42);
+}
+
+TEST(InFlight, CountsTheTimeOfAFollowerFromWhenItJoinsACallThatIsBeingBegun) {
+  using namespace std::chrono_literals;
+  group<int, int> g;
+  std::optional<singleflight::leader<int>> lead;
+  const auto call = [&] { return g.in_flight().at(0); };
+  g.async_call(
+      1, singleflight::resume_inline, {},
+      [&](singleflight::leader<int> mine) {
+        g.async_call(
+            1, singleflight::resume_inline, {}, [](const auto&) {}, [](const auto&) {});
+        EXPECT_EQ(call().waiters, 2U);
+        support::await([&] { return call().waited > 0ns; }, "the follower to have waited");
+        EXPECT_LT(call().waited, 1h);
+        lead.emplace(std::move(mine));
+      },
+      [](const auto&) {});
+  std::move(*lead).set_value(42);
+}
+
+TEST(InFlight, BeginsToCountAnewWhenAllWhoWaitedHaveLeft) {
+  using namespace std::chrono_literals;
+  group<int, int> g;
+  support::threads followers;
+  (void)g.do_call(1, [&] {
+    const auto first_came = std::chrono::steady_clock::now();
+    followers.start([&] {
+      EXPECT_THROW((void)g.do_call(1, {.timeout = 20ms}, [] { return 0; }),
+                   singleflight::call_error);
+    });
+    followers.join();
+    EXPECT_EQ(g.in_flight().at(0).waited, 0ns);
+    const auto second_comes = std::chrono::steady_clock::now();
+    followers.start([&] { (void)g.do_call(1, [] { return 0; }); });
+    support::await_followers(g, 1);
+    const auto waited = g.in_flight().at(0).waited;
+    EXPECT_LE(waited, std::chrono::steady_clock::now() - second_comes);
+    EXPECT_LT(waited, std::chrono::steady_clock::now() - first_came);
+    return 42;
+  });
 }
 
 TEST(InFlight, DoesNotForgetTheFirstFollowersTimeWhenTheSecondComes) {

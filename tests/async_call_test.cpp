@@ -481,16 +481,30 @@ TEST(Attempts, DestroyTheFirstFailureOutsideAllLocks) {
   std::optional<leader<int>> first;
   std::optional<leader<int>> second;
   seen follower;
+  task_queue queue;  // by then, nobody else has it
   flights.async_call(1, resume_inline, {}, keep(first), [](const outcome<int>&) {});
-  flights.async_call(1, resume_inline, {.attempts = 2}, keep(second), std::ref(follower));
-  try {
-    throw failure(&flights);
-  } catch (...) {
-    std::move(*first).set_exception(std::current_exception());
-  }
+  flights.async_call(1, std::ref(queue), {.attempts = 2}, keep(second), std::ref(follower));
+  std::move(*first).set_exception(std::make_exception_ptr(failure(&flights)));
+  queue.run();
   ASSERT_TRUE(second.has_value());
   std::move(*second).set_value(1);
+  queue.run();
   EXPECT_EQ(follower.value(), 1);
+}
+
+TEST(Attempts, EndWhereTheCallerCannotEnterAgain) {
+  bool fails = false;
+  moody_group flights({}, moody_hash{&fails});
+  std::optional<leader<int>> lead;
+  seen follower;
+  flights.async_call(1, resume_inline, {}, keep(lead), [](const outcome<int>&) {});
+  flights.async_call(1, resume_inline, {.attempts = 2}, never, std::ref(follower));
+  fails = true;
+  std::move(*lead).set_exception(std::make_exception_ptr(std::runtime_error("once")));
+  EXPECT_EQ(text_of(follower.error()), "hash");
+  EXPECT_EQ(follower.times(), 1);
+  fails = false;
+  expect_idle(flights);
 }
 
 TEST(Attempts, MustBeAtLeastOne) {

@@ -12,6 +12,7 @@
 #include <optional>
 #include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
+#include <stdexcept>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -26,6 +27,16 @@
 namespace support {
 
 using group = singleflight::group<int, int>;
+
+/// A hash that throws when it is told to.
+struct moody_hash {
+  bool* fails = nullptr;
+  std::size_t operator()(int) const {
+    if (*fails) throw std::runtime_error("hash");
+    return 0;
+  }
+};
+using moody_group = singleflight::group<int, int, moody_hash>;
 
 /// What one caller was answered.
 class seen {

@@ -2,9 +2,11 @@
 // Circles of waits through asynchronous calls whose loaders say inside which call they ask.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <functional>
+#include <latch>
 #include <optional>
 #include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
@@ -13,6 +15,7 @@
 #include <thread>
 #include <tuple>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "async_callers.hpp"
@@ -41,6 +44,16 @@ struct open_call {
   std::optional<leader<int>> lead;
   seen said;
 };
+
+/// What a thread is told that asks for a key and blocks.
+std::error_code refusal(group& flights, int key) {
+  try {
+    static_cast<void>(flights.do_call(key, [] { return 0; }));
+    return {};
+  } catch (const singleflight::call_error& error) {
+    return error.code();
+  }
+}
 
 TEST(AsyncCircle, OfACallThatAsksForItsOwnKeyIsRefused) {
   group flights;
@@ -226,6 +239,70 @@ TEST(AsyncCircle, OfAStartThatBlocksForItsOwnKeyIsRefused) {
 }
 
 // On an executor.
+TEST(AsyncCircle, OfAThreadThatBlocksForTheCallThatItEndsIsRefused) {
+  group flights;
+  auto lead = std::get<leader<int>>(flights.lead_or_follow(1));
+  support::threads follower;
+  follower.start([&] { EXPECT_EQ(*flights.do_call(1, [] { return 0; }), 42); });
+  await_followers(flights, 1);
+  std::error_code inside;
+  std::thread([&] {
+    std::move(lead).set_from([&] {
+      inside = refusal(flights, 1);
+      return 42;
+    });
+  }).join();
+  EXPECT_EQ(inside, circle);
+  follower.join();
+  expect_idle(flights);
+}
+
+TEST(AsyncCircle, ThroughTwoThreadsThatEndTheirCallsIsRefusedInOne) {
+  group flights;
+  std::vector<std::optional<leader<int>>> leads(2);
+  for (int k : {0, 1}) {
+    leads[static_cast<std::size_t>(k)].emplace(std::get<leader<int>>(flights.lead_or_follow(k)));
+  }
+  std::atomic<int> refused = 0;
+  {
+    std::latch both(2);
+    const support::threads ends(2, [&](std::size_t k) {
+      std::move(*leads[k]).set_from([&] {
+        both.arrive_and_wait();
+        const auto other = static_cast<int>(1 - k);
+        if (refusal(flights, other) == circle) ++refused;
+        return 42;
+      });
+    });
+  }
+  EXPECT_EQ(refused, 1);
+  expect_idle(flights);
+}
+
+TEST(NoAsyncCircle, IsSeenWhereAThreadHasEndedItsCall) {
+  group flights;
+  std::move(std::get<leader<int>>(flights.lead_or_follow(1))).set_from([] { return 42; });
+  EXPECT_EQ(*flights.do_call(1, [] { return 43; }), 43);
+}
+
+// The starting thread fails the call, and then somebody ends it who was given the leader.
+TEST(Leader, ThatEndsACallWhichHasFailedDoesNothing) {
+  group flights;
+  std::optional<leader<int>> lead;
+  seen failed;
+  flights.async_call(
+      1, resume_inline, {},
+      [&](leader<int> mine) {
+        lead.emplace(std::move(mine));
+        throw 42;
+      },
+      std::ref(failed));
+  EXPECT_TRUE(failed.came());
+  std::move(*lead).set_from([&] { return *flights.do_call(1, [] { return 43; }); });
+  EXPECT_EQ(failed.times(), 1);
+  expect_idle(flights);
+}
+
 TEST(AsyncCircle, ThroughACallOnAnExecutorIsRefused) {
   group flights;
   seen refused;

@@ -182,6 +182,18 @@ struct kind {
   bool owner_can_die = true;
 };
 
+/// Ends the call of a leader that is ended elsewhere.
+template <class Value>
+void end_with(std::optional<singleflight::leader<Value>>& lead, const the_call& call) {
+  if (call.becomes == ending::owner_dead) {
+    lead.reset();
+  } else if (call.becomes == ending::exception) {
+    std::move(*lead).set_exception(call.thrown);
+  } else {
+    std::move(*lead).set_from([] { return values<Value>::make(); });
+  }
+}
+
 // --- Threads -------------------------------------------------------------------------------------------
 
 /// A loader that runs on a thread, until it is told how to end.
@@ -230,7 +242,7 @@ class thread_party final : public party<Value> {
   }
   void end(the_call& call) override {
     if constexpr (ByToken) {
-      end_leader(call);
+      end_with(leader_, call);
     } else {
       loader_.end();
     }
@@ -256,16 +268,6 @@ class thread_party final : public party<Value> {
           1, options, [&](const singleflight::call_context& c) { return loader_(call, c); }));
     }
   }
-  void end_leader(the_call& call) {
-    if (call.becomes == ending::owner_dead) {
-      leader_.reset();
-    } else if (call.becomes == ending::exception) {
-      std::move(*leader_).set_exception(call.thrown);
-    } else {
-      std::move(*leader_).set_from([] { return values<Value>::make(); });
-    }
-  }
-
   std::optional<singleflight::leader<Value>> leader_;
   held_thread_loader<Value> loader_;
 #if defined(__cpp_lib_jthread)
@@ -404,23 +406,23 @@ class callback_party final : public async_party<Value, Bound> {
         [this](singleflight::outcome<Value> o) { this->said.outcome(std::move(o)); });
   }
   void leave(leaving) override { this->request_stop(); }
-  void end(the_call& call) override {
-    if (call.becomes == ending::owner_dead) {
-      leader_.reset();
-    } else if (call.becomes == ending::exception) {
-      std::move(*leader_).set_exception(call.thrown);
-    } else {
-      std::move(*leader_).set_from([] { return values<Value>::make(); });
-    }
-  }
+  void end(the_call& call) override { end_with(leader_, call); }
 
  private:
   std::optional<singleflight::leader<Value>> leader_;
 };
 
+// Kinds that need other libraries, each in a translation unit of its own.
+template <class Value>
+[[nodiscard]] std::vector<kind<Value>> kinds_of_asio();
+template <class Value>
+[[nodiscard]] std::vector<kind<Value>> kinds_of_boost_asio();
+template <class Value>
+[[nodiscard]] std::vector<kind<Value>> kinds_of_fibers();
+
 /// The kinds of the core.
 template <class Value>
-[[nodiscard]] std::vector<kind<Value>> kinds() {
+[[nodiscard]] std::vector<kind<Value>> kinds_of_the_core() {
 #if defined(__cpp_lib_jthread)
   constexpr bool stops = true;
 #else
@@ -479,6 +481,22 @@ template <class Value>
        .leader_stops = stops,
        .follower_stops = stops},
   };
+}
+
+template <class Value>
+[[nodiscard]] std::vector<kind<Value>> kinds() {
+  std::vector<kind<Value>> all = kinds_of_the_core<Value>();
+  [[maybe_unused]] const auto add = [&all](std::vector<kind<Value>> others) {
+    for (kind<Value>& k : others) all.push_back(std::move(k));
+  };
+#if defined(SINGLEFLIGHT_TESTS_ASIO)
+  add(kinds_of_asio<Value>());
+  add(kinds_of_boost_asio<Value>());
+#endif
+#if defined(SINGLEFLIGHT_TESTS_FIBERS)
+  add(kinds_of_fibers<Value>());
+#endif
+  return all;
 }
 
 // --- The cells -----------------------------------------------------------------------------------------

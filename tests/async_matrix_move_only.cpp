@@ -19,6 +19,8 @@ TEST_P(MatrixOfMoveOnlyValues, HoldsInEachCell) {
   RecordProperty("cells", cells);
 }
 
-INSTANTIATE_TEST_SUITE_P(Leader, MatrixOfMoveOnlyValues, testing::Range<std::size_t>(0, 8));
+INSTANTIATE_TEST_SUITE_P(Leader, MatrixOfMoveOnlyValues,
+                         testing::Range<std::size_t>(0,
+                                                     matrix::kinds<std::unique_ptr<int>>().size()));
 
 }  // namespace

@@ -19,6 +19,7 @@ TEST_P(MatrixOfValues, HoldsInEachCell) {
   RecordProperty("cells", cells);
 }
 
-INSTANTIATE_TEST_SUITE_P(Leader, MatrixOfValues, testing::Range<std::size_t>(0, 8));
+INSTANTIATE_TEST_SUITE_P(Leader, MatrixOfValues,
+                         testing::Range<std::size_t>(0, matrix::kinds<int>().size()));
 
 }  // namespace

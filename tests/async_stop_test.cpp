@@ -212,6 +212,23 @@ TEST(StoppedWhileItStarts, IsToldSoAndItsLoaderToo) {
   expect_idle(flights);
 }
 
+TEST(StoppedWhileItStarts, HasLeftThoughItsCallEndsThere) {
+  group flights;
+  std::stop_source stop;
+  answers got;
+  flights.async_call(
+      1, resume_inline, {.stop = stop.get_token()},
+      [&](leader<int> mine) {
+        stop.request_stop();
+        std::move(mine).set_value(1);
+      },
+      got.add());
+  ASSERT_EQ(got.size(), 1U);
+  EXPECT_EQ(got.code(0), std::errc::operation_canceled);
+  EXPECT_EQ(flights.stats().cancelled, 1U);
+  expect_idle(flights);
+}
+
 TEST(StoppedAfterTheEnd, GetsTheValue) {
   group flights;
   std::stop_source stop;

@@ -228,6 +228,19 @@ TEST(LoaderOfCoCall, ThatThrowsFailsTheCallBeforeAndAfterItIsSuspended) {
   expect_idle(flights);
 }
 
+TEST(LoaderOfCoCall, ThatReturnsNothingEndsACallWithoutAValue) {
+  singleflight::group<int, void> flights;
+  int loads = 0;
+  bool led = false;
+  const frame asks = [](singleflight::group<int, void>& g, int& count, bool& flag) -> frame {
+    const auto r = co_await g.co_call(1, resume_inline, [&count] { ++count; });
+    flag = r.led();
+  }(flights, loads, led);
+  EXPECT_EQ(loads, 1);
+  EXPECT_TRUE(led);
+  expect_idle(flights);
+}
+
 TEST(CoCall, OfAVoidGroupAndOfAMoveOnlyValue) {
   singleflight::group<int, void> nothing;
   gate<void> opens;
@@ -490,6 +503,27 @@ TEST(AttemptsOfACoroutine, BeginTheNextCallWithItsOwnLoader) {
     EXPECT_TRUE(two.led());
     expect_idle(flights);
   }
+}
+
+TEST(AttemptsOfACoroutine, EndWhereItCannotEnterAgain) {
+  bool fails = false;
+  moody_group flights({}, moody_hash{&fails});
+  auto lead = std::get<leader<int>>(flights.lead_or_follow(1));
+  seen said;
+  const frame asks = [](moody_group& g, seen& in) -> frame {
+    try {
+      const async_options options{.attempts = 2};
+      in.set(co_await g.co_call(1, resume_inline, options, [] { return 0; }));
+    } catch (...) {
+      in.fail(std::current_exception());
+    }
+  }(flights, said);
+  fails = true;
+  std::move(lead).set_exception(std::make_exception_ptr(std::runtime_error("once")));
+  EXPECT_EQ(text_of(said.error()), "hash");
+  EXPECT_EQ(said.times(), 1);
+  fails = false;
+  expect_idle(flights);
 }
 
 TEST(AttemptsOfACoroutine, EndWithTheLastFailure) {

@@ -11,11 +11,13 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <singleflight/group.hpp>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "replaced_new.hpp"
@@ -519,6 +521,39 @@ TEST(Locks, AreEightToBeginACallOnAnExecutorAndOneToJoinIt) {
 }
 
 #endif
+
+TEST(Locks, AreTwoForAnAsynchronousCallThatEndsWhileItIsBegun) {
+  group<int, int> g;
+  const auto call = [&] {
+    g.async_call(
+        1, singleflight::resume_inline, {},
+        [](singleflight::leader<int> lead) { std::move(lead).set_value(42); }, [](const auto&) {});
+  };
+  EXPECT_EQ(cost_of(call).locks, 2);
+  EXPECT_EQ(cost_of(call).allocations, 2);  // the caller and the call
+}
+
+TEST(Locks, AreThreeToBeginAnAsynchronousCallThatEndsLater) {
+  group<int, int> g;
+  std::optional<singleflight::leader<int>> lead;
+  const auto begin = [&] {
+    g.async_call(
+        1, singleflight::resume_inline, {},
+        [&](singleflight::leader<int> mine) { lead.emplace(std::move(mine)); }, [](const auto&) {});
+  };
+  EXPECT_EQ(cost_of(begin).locks, 3);
+  std::move(*lead).set_value(42);
+}
+
+TEST(Locks, AreTwoToBecomeTheLeaderOfACallAndOneToEndIt) {
+  group<int, int> g;
+  std::optional<singleflight::leader<int>> lead;
+  const auto begin = [&] {
+    lead.emplace(std::get<singleflight::leader<int>>(g.lead_or_follow(1)));
+  };
+  EXPECT_EQ(cost_of(begin).locks, 2);
+  EXPECT_EQ(cost_of([&] { std::move(*lead).set_value(42); }).locks, 1);
+}
 
 TEST(Locks, OfManyKeysAreOneForEachShardToEnterAndOneToSettleAKeyOrEachShard) {
   group<int, int> g({.shards = 4});

@@ -9,6 +9,7 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
+#include <variant>
 
 #include "async_options.hpp"
 #include "call_context.hpp"
@@ -97,24 +98,25 @@ driver drive(leader<Value> lead, const Key& key, Load load) {
 #pragma GCC diagnostic pop
 #endif
 
-/// Calls the loader of a call that has begun.
+/// Calls the loader of a call that `wait` has begun.
 template <class Key, class Value, class Load>
-void start_loader(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
+void start_loader(async_wait<Key, Value>& wait, Load&& load) {
+  owned_call<Key, Value>& begun = wait.begun_here();
   using loaded_type = returned<Load, Key>;
   if constexpr (std::is_convertible_v<loaded_type, Value> || std::is_void_v<loaded_type>) {
     detail::start(begun, [&] {
       if constexpr (std::is_void_v<Value>) {
-        detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
-        begun->end_with({});
+        detail::invoke_loader_in(std::forward<Load>(load), begun.get().key, begun.context());
+        begun.end_with({});
       } else {
         loaded<Value> value =
-            detail::invoke_loader_in(std::forward<Load>(load), begun->get().key, begun->context());
-        begun->end_with(std::move(value));
+            detail::invoke_loader_in(std::forward<Load>(load), begun.get().key, begun.context());
+        begun.end_with(std::move(value));
       }
     });
   } else {
     detail::start(begun, [&] {
-      detail::drive<Key, Value>(leader_maker::make<Value>(begun), begun->get().key,
+      detail::drive<Key, Value>(leader_maker::make<Value>(wait.begun()), begun.get().key,
                                 std::forward<Load>(load));
     });
   }
@@ -148,7 +150,7 @@ struct resumption final : poster {
   }
 };
 
-template <class Group, class On, class Load>
+template <class Group, class On, class Load, class Options>
 class co_call_awaiter final
     : public async_wait<typename Group::key_type, typename Group::value_type> {
   using key_type = typename Group::key_type;
@@ -156,18 +158,22 @@ class co_call_awaiter final
   using base = async_wait<key_type, value_type>;
   using resumption_type = resumption<co_call_awaiter, On>;
   static constexpr bool inlined = std::same_as<On, resume_inline_t>;
+  static constexpr bool has_options = std::same_as<Options, async_options>;
 
  public:
   template <class O, class L>
-  co_call_awaiter(Group& group, key_type&& key, O&& on, const async_options& options, L&& load)
-      : base(inlined ? base::kind::inlined : base::kind::bound, &wake, options),
+  co_call_awaiter(Group& group, key_type&& key, O&& on, const Options& options, L&& load)
+      : base(type_of_coroutines, address_of(options_)),
+        options_(options),
         group_(group),
         key_(std::move(key)),
         on_(std::forward<O>(on)),
         load_(std::forward<L>(load)) {}
   ~co_call_awaiter() {
     this->abandon();
-    if (resumption_ != nullptr) resumption_->waiting.store(nullptr);
+    if constexpr (!inlined) {
+      if (resumption_ != nullptr) resumption_->waiting.store(nullptr);
+    }
   }
 
   [[nodiscard]] static constexpr bool await_ready() noexcept { return false; }
@@ -187,7 +193,9 @@ class co_call_awaiter final
 
   /// Throws: what `do_call` throws.
   result<value_type> await_resume() {
-    if (failure_ != nullptr) std::rethrow_exception(std::move(failure_));
+    if constexpr (has_options) {
+      if (options_.failure != nullptr) std::rethrow_exception(std::move(options_.failure));
+    }
     return this->take();
   }
 
@@ -199,6 +207,21 @@ class co_call_awaiter final
 
  private:
   static void wake(waiter_node& n) noexcept { static_cast<co_call_awaiter&>(n).resume(); }
+  /// The frame stays the owner, too: see the destructor.
+  static std::shared_ptr<poster> poster_of(waiter_node& n) noexcept {
+    if constexpr (inlined) {
+      return nullptr;
+    } else {
+      return static_cast<co_call_awaiter&>(n).resumption_;
+    }
+  }
+  static constexpr waiter_node::type type_of_coroutines{
+      inlined ? base::resumed::inlined : base::resumed::bound, &wake, &poster_of};
+
+  [[nodiscard]] static typename base::chosen* address_of(typename base::chosen& own) noexcept {
+    return &own;
+  }
+  [[nodiscard]] static typename base::chosen* address_of(no_options&) noexcept { return nullptr; }
 
   /// Returns: whether it waits again.
   [[nodiscard]] bool try_again() noexcept {
@@ -206,7 +229,7 @@ class co_call_awaiter final
       try {
         if (enter() == entered::waits) return true;
       } catch (...) {
-        failure_ = current_failure();
+        if constexpr (has_options) options_.failure = current_failure();
         return false;
       }
     }
@@ -218,57 +241,57 @@ class co_call_awaiter final
   SINGLEFLIGHT_DETAIL_NOINLINE entered enter() {
     if constexpr (!inlined) {
       resumption_ = std::make_shared<resumption_type>(*this, on_);
-      this->by = resumption_;
     }
     this->heed_stops();
-    std::shared_ptr<owned_call<key_type, value_type>> begun;
-    const entered now = async_access::enter(group_, *this, std::as_const(key_), begun);
+    const entered now = async_access::enter(group_, *this, std::as_const(key_));
     if (now != entered::begun) return now;
-    detail::start_loader(begun, std::move(load_));
+    detail::start_loader<key_type, value_type>(*this, std::move(load_));
     return this->finish_start();
   }
 
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS
+  std::conditional_t<has_options, typename base::chosen, no_options> options_;
   Group& group_;
   const key_type key_;
-  On on_;
-  Load load_;
-  std::shared_ptr<resumption_type> resumption_;  // for an executor
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS On on_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Load load_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS
+  std::conditional_t<inlined, std::monostate, std::shared_ptr<resumption_type>> resumption_;
   std::coroutine_handle<> caller_;
-  std::exception_ptr failure_;  // of entering again
 };
 
 /// What `co_call` returns. Movable, unlike its awaiter, since coroutines that re-route what they await
 /// move it. Awaited once.
-template <class Group, class On, class Load>
+template <class Group, class On, class Load, class Options>
 class [[nodiscard]] co_call_awaitable {
   using key_type = typename Group::key_type;
 
  public:
   template <class O, class L>
-  co_call_awaitable(Group& group, key_type&& key, O&& on, const async_options& options, L&& load)
+  co_call_awaitable(Group& group, key_type&& key, O&& on, const Options& options, L&& load)
       : group_(&group),
         key_(std::move(key)),
         on_(std::forward<O>(on)),
         options_(options),
         load_(std::forward<L>(load)) {}
 
-  [[nodiscard]] co_call_awaiter<Group, On, Load> operator co_await() && {
+  [[nodiscard]] co_call_awaiter<Group, On, Load, Options> operator co_await() && {
     return {*group_, std::move(key_), std::move(on_), options_, std::move(load_)};
   }
 
  private:
   Group* group_;
   key_type key_;
-  On on_;
-  async_options options_;
-  Load load_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS On on_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Options options_;
+  SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS Load load_;
 };
 
 /// Waits until no asynchronous call is in flight.
 class [[nodiscard]] drained_awaiter final : public waiter_node {
  public:
   explicit drained_awaiter(owned_calls& calls) noexcept
-      : waiter_node(kind::inlined, &resume), calls_(calls) {}
+      : waiter_node(type_of_drained), calls_(calls) {}
   drained_awaiter(const drained_awaiter&) = delete;
   drained_awaiter& operator=(const drained_awaiter&) = delete;
   ~drained_awaiter() {
@@ -292,6 +315,7 @@ class [[nodiscard]] drained_awaiter final : public waiter_node {
 
  private:
   static void resume(waiter_node& n) noexcept { static_cast<drained_awaiter&>(n).caller_.resume(); }
+  static constexpr type type_of_drained{resumed::inlined, &resume, nullptr};
 
   owned_calls& calls_;
   std::shared_ptr<waiter_list> list_;
@@ -302,9 +326,9 @@ class [[nodiscard]] drained_awaiter final : public waiter_node {
 /// included.
 template <class Group>
 struct include_singleflight_coroutine_hpp {
-  template <class On, class Load, class O, class L>
+  template <class On, class Load, class O, class Options, class L>
   [[nodiscard]] static auto call(Group& group, typename Group::key_type&& key, O&& on,
-                                 const async_options& options, L&& load) {
+                                 const Options& options, L&& load) {
     using key_type = typename Group::key_type;
     using value_type = typename Group::value_type;
     using loader = std::decay_t<Load>;
@@ -313,7 +337,7 @@ struct include_singleflight_coroutine_hpp {
                   "std::stop_token, a const call_context&, or the key and one of the last two");
     if constexpr (is_loader<loader, key_type>)
       check_returned<returned<loader, key_type>, value_type>();
-    return co_call_awaitable<Group, std::decay_t<On>, loader>(
+    return co_call_awaitable<Group, std::decay_t<On>, loader, Options>(
         group, std::move(key), std::forward<O>(on), options, std::forward<L>(load));
   }
 
@@ -331,9 +355,9 @@ struct include_singleflight_coroutine_hpp {
           "something that a coroutine can await; for an asio::awaitable use async_call of "
           "<singleflight/asio.hpp> or <singleflight/boost_asio.hpp>");
       if constexpr (awaitable<Returned>) {
-        static_assert(std::is_void_v<Value> || std::is_convertible_v<awaited<Returned>, Value>,
+        static_assert(std::is_convertible_v<awaited<Returned>, Value>,
                       "singleflight: what awaiting the loader's result gives must convert to the "
-                      "group's Value");
+                      "group's Value, and be nothing where that is void");
       }
     }
   }

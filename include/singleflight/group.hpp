@@ -395,8 +395,9 @@ class group {
   ///   where the executor was called; if it drops the task, `done` is destroyed without being called.
   /// Throws: what hash, equality, key copy and allocations throw; then `done` is not called.
   ///   `std::invalid_argument` for `attempts == 0`.
-  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, six, four of them
-  ///   of the shard. One allocation for the caller and one for a call that it begins.
+  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, three, two of them
+  ///   of the shard, or one if the call ends while `start` runs. One allocation for the caller and one
+  ///   for a call that it begins.
   /// Lifetime: the call keeps alive what it needs of the group, which may be destroyed before it has
   ///   ended: see `drained`.
   template <class K = Key, class On, class Start, class Done>
@@ -419,18 +420,16 @@ class group {
   /// rest. Nothing happens before it is awaited.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
-    check_resumption<On>();
     check(options);
-    return detail::include_singleflight_coroutine_hpp<group>::template call<On, Load>(
-        *this, Key(lookup_key(std::forward<K>(key))), std::forward<On>(on), options,
-        std::forward<Load>(load));
+    return make_co_call(std::forward<K>(key), std::forward<On>(on), options,
+                        std::forward<Load>(load));
   }
 
   /// As above, with no options.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, Load&& load) {
-    return co_call(std::forward<K>(key), std::forward<On>(on), async_options{},
-                   std::forward<Load>(load));
+    return make_co_call(std::forward<K>(key), std::forward<On>(on), detail::no_options{},
+                        std::forward<Load>(load));
   }
 
   /// Refused: a coroutine says where it is resumed.
@@ -491,8 +490,7 @@ class group {
   /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any thread.
   ///   While it is in flight, this caller counts as interested.
   /// Throws: as `do_call`. The options are those of a wait: a caller that leads has none of them.
-  /// Complexity: as `do_call`; to begin a call takes an allocation, and six locks, four of them of the
-  ///   shard.
+  /// Complexity: as `do_call`; to begin a call takes an allocation and two locks, to end it one.
   template <class K = Key>
   [[nodiscard]] std::variant<result<Value>, leader<Value>> lead_or_follow(
       K&& key, const call_options& options = {}) {
@@ -736,9 +734,9 @@ class group {
   }
 
   /// Makes an asynchronous caller follow a call, or begin one.
-  /// Returns: what has become of it. If it has begun a call, `begun` is that.
+  /// Returns: what has become of it.
   template <class K>
-  detail::entered enter_for(async_wait& wait, K&& key, std::shared_ptr<owned_call>& begun) {
+  detail::entered enter_for(async_wait& wait, K&& key) {
     const auto [home, hash] = shards_.locate(hash_(key));
     watch seen(observer_);
     seen.enters(wait.me);
@@ -746,36 +744,36 @@ class group {
       auto teller = seen.make_teller(key);
       const bool finishes_here = !std::exchange(wait.finishes, true);
       detail::lock lock(home.mutex);
-      const detail::entered now = enter_locked(wait, home, hash, key, begun, seen);
+      const detail::entered now = enter_locked(wait, home, hash, key, seen);
       if (now != detail::entered::ready)
-        wait.teller = seen.arm(std::move(teller), begun != nullptr);
+        wait.teller = seen.arm(std::move(teller), now == detail::entered::begun);
       lock.unlock();
       if (finishes_here) wait.finishes = false;
       if (now == detail::entered::ready) seen.tell_refused(key, *wait.refused_for());
-      if (now == detail::entered::begun) seen.tell_began_elsewhere(*begun);
+      if (now == detail::entered::begun) seen.tell_began_elsewhere(wait.begun_here());
       if (now != detail::entered::waits) return now;
       seen.tell_joined(key);
       return finishes_here ? wait.finish_start() : now;
     } else {
       const detail::lock lock(home.mutex);
-      return enter_locked(wait, home, hash, key, begun, seen);
+      return enter_locked(wait, home, hash, key, seen);
     }
   }
 
   template <class K>
   detail::entered enter_locked(async_wait& wait, shard& home, std::uint64_t hash, K&& key,
-                               std::shared_ptr<owned_call>& begun, watch& seen)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
+                               watch& seen) SINGLEFLIGHT_REQUIRES(home.mutex) {
     std::optional<detail::reason> refusal = wait.was_stopped();
     if (!refusal) {  // else before anything that others could notice
       call* const running = joinable(home, hash, key, wait.inside(), seen);
       if (running == nullptr || must_run_alone(*running, wait.inside())) {
-        begun = make_owned(home, hash, std::forward<K>(key), seen);
-        seen.begins(*begun, running);
-        refusal = wait.attend(home, begun);
+        wait.prepare(make_owned(home, hash, std::forward<K>(key), seen));
+        owned_call& own = wait.begun_here();
+        seen.begins(own, running);
+        refusal = wait.attend(home);
         if (!refusal) {
-          begun->begin(home, begun);
-          begin(home, begun->get(), running, wait.me);
+          own.begin(home, wait.begun());
+          begin(home, own.get(), running, wait.me);
           return detail::entered::begun;
         }
       } else {
@@ -790,6 +788,14 @@ class group {
     if (*refusal == detail::reason::deadline) home.count(&group_stats::timed_out);
     wait.refuse(*refusal);
     return detail::entered::ready;
+  }
+
+  template <class K, class On, class Options, class Load>
+  [[nodiscard]] auto make_co_call(K&& key, On&& on, const Options& options, Load&& load) {
+    check_resumption<On>();
+    return detail::include_singleflight_coroutine_hpp<group>::template call<On, Load>(
+        *this, Key(lookup_key(std::forward<K>(key))), std::forward<On>(on), options,
+        std::forward<Load>(load));
   }
 
   template <class K>
@@ -860,7 +866,7 @@ class group {
   }
 
   /// Begins a call: listed, or unlisted beside a listed one that is full.
-  void begin(shard& home, call& own, const call* running, entry& me) const
+  void begin(shard& home, call& own, const call* running, detail::account& me) const
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own);
@@ -906,10 +912,8 @@ class group {
       needed = all.size() + from.listed();
       if (needed > all.capacity()) continue;
       const auto now = clock::now();
-      from.for_each([&](const call& c) {
-        const auto since = c.waiters() > 0 ? c.shared->waiting_since : now;
-        all.emplace_back(c.key, c.waiters(), now - since);
-      });
+      from.for_each(
+          [&](const call& c) { all.emplace_back(c.key, c.waiters(), now - c.waiting_since(now)); });
       return;
     }
   }

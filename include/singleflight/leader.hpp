@@ -12,6 +12,7 @@
 #include "detail/assert.hpp"
 #include "detail/config.hpp"
 #include "detail/loader.hpp"
+#include "detail/wait_graph.hpp"
 
 #if defined(__cpp_lib_jthread)
 #include <stop_token>
@@ -35,6 +36,8 @@ class open_call {
   virtual void fail(std::exception_ptr why) noexcept = 0;
   /// Fails the call unless it has ended: nobody is left to end it.
   virtual void give_up() noexcept = 0;
+  /// Makes this thread, which is about to run the loader to its end, the call's leader.
+  virtual void run_here() noexcept = 0;
   [[nodiscard]] virtual const call_context& context() const noexcept = 0;
 
  protected:
@@ -93,17 +96,27 @@ class [[nodiscard]] leader {
     take()->fail(std::move(why));
   }
 
-  /// Ends the call with what `fn()` returns or throws. `fn` may use this leader's token and context.
+  /// Ends the call with what `fn()` returns or throws. `fn` may use this leader's token and context. While
+  /// it runs, this thread leads the call: to wait in there for the call itself is refused.
   /// Throws: nothing.
   template <class Fn>
   requires std::is_invocable_v<Fn>
   void set_from(Fn&& fn) && {
+    static_assert(std::is_convertible_v<std::invoke_result_t<Fn>, Value>,
+                  "singleflight: what fn returns must convert to the group's Value, and be nothing "
+                  "where that is void");
+    SINGLEFLIGHT_ASSERT(call_ != nullptr, "a leader ends its call once");
+    call_->run_here();
     try {
+      const auto run = [&]() -> Value {
+        const detail::leading_from_here here;
+        return std::forward<Fn>(fn)();
+      };
       if constexpr (std::is_void_v<Value>) {
-        std::forward<Fn>(fn)();
+        run();
         take()->end_with({});
       } else {
-        detail::loaded<Value> value = std::forward<Fn>(fn)();
+        detail::loaded<Value> value = run();
         take()->end_with(std::move(value));
       }
     } catch (...) {

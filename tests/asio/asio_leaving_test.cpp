@@ -191,23 +191,26 @@ TEST(AsioLeaving, DeadlineRacesWithTheEnd) {
 }
 
 TEST(AsioLeaving, FollowerGoesOnToANewerCallAtMaxAge) {
-  flight_group flights({.max_age = 5ms});
-  asio::io_context io;
-  answer leads;
-  answer joins;
-  auto hung = lead(flights, 1);
-  async_call(
-      flights, io, 1, [] { return 2; }, into(leads));
-  async_call(
-      flights, io, 1, {.deadline = clock_type::now() + 1h}, [] { return 2; }, into(joins));
-  io.run();
-  EXPECT_EQ(leads.value, 2);
-  EXPECT_EQ(joins.value, 2);
-  EXPECT_EQ(flights.stats().superseded, 1U);
-  EXPECT_EQ(flights.stats().joined, 2U);
-  std::move(hung).set_value(1);
-  EXPECT_EQ(leads.calls + joins.calls, 2);
-  support::expect_idle(flights);
+  for (auto age = 5ms;; age *= 4) {
+    flight_group flights({.max_age = age});
+    asio::io_context io;
+    answer leads;
+    answer joins;
+    auto hung = lead(flights, 1);
+    async_call(
+        flights, io, 1, [] { return 2; }, into(leads));
+    async_call(
+        flights, io, 1, {.deadline = clock_type::now() + 1h}, [] { return 2; }, into(joins));
+    const bool both_came_in_time = flights.stats().joined == 2;
+    io.run();
+    EXPECT_EQ(leads.value, 2);
+    EXPECT_EQ(joins.value, 2);
+    EXPECT_EQ(flights.stats().superseded, 1U);
+    std::move(hung).set_value(1);
+    EXPECT_EQ(leads.calls + joins.calls, 2);
+    support::expect_idle(flights);
+    if (both_came_in_time || HasFailure()) return;
+  }
 }
 
 /// A value that takes long to move, once its call has ended.

@@ -10,7 +10,7 @@ import unittest
 import warnings
 
 PROGRAM = os.environ["ASYNC_SERVICE"]
-PATIENCE = 60  # seconds until what is waited for has failed to come
+PATIENCE = 300  # seconds until what is waited for has failed to come
 CONNECTIONS = 2_000
 
 
@@ -51,7 +51,7 @@ async def await_that(condition, what):
 
 
 class AsyncService(unittest.IsolatedAsyncioTestCase):
-    deadline_ms = 60_000
+    deadline_ms = 3_600_000  # none that this machine could reach
 
     async def asyncSetUp(self):
         asyncio.get_running_loop().set_debug(False)  # it tells of what is slow
@@ -143,10 +143,12 @@ class Deadlines(AsyncService):
     deadline_ms = 50
 
     async def test_a_request_waits_no_longer_than_its_deadline_and_the_backend_request_is_cancelled(self):
-        status, text = await self.answer(await self.ask("/template-details?id=slow"))
-        self.assertEqual(status, 504)
-        self.assertIn("deadline", text)
-        await await_that(lambda: self.backend.cancelled == 1, "the backend request to be cancelled")
+        while not self.backend.asked:  # a deadline that passes earlier is met, too
+            status, text = await self.answer(await self.ask("/template-details?id=slow"))
+            self.assertEqual(status, 504)
+            self.assertIn("deadline", text)
+        await await_that(lambda: self.backend.cancelled == len(self.backend.asked),
+                         "the backend request to be cancelled")
 
 
 if __name__ == "__main__":

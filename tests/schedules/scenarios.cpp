@@ -16,6 +16,7 @@ using singleflight::group_options;
 constexpr std::nullopt_t all = std::nullopt;  // every schedule
 
 constexpr plan one_shard{};
+const plan asynchronous{.asynchronous = true};
 const plan two_shards{.options = {.shards = 2}};
 const plan one_bucket{.options = {.shards = 1}, .hash = {.collide = true}};
 const plan ageing{.options = {.shards = 1, .max_age = 10ms}};
@@ -382,9 +383,25 @@ void async_newcomer(world& w) {
   w.caller([&w] { w.end(0); });
 }
 
+/// All of it, from when the coroutine waits.
 void async_everything(world& w) {
-  async_destroyed(w, true);
-  w.caller([&w] { w.callback_at_once(0); });
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] {
+    w.callback(0);
+    const int frame = w.coroutine(0, false, async_stoppable(*source));
+    w.run_resumptions();
+    w.destroy(frame);
+    w.run_resumptions();
+  });
+  const auto when_joined = [&w](auto act) {
+    w.caller([&w, act] {
+      w.await_joined(0);
+      act();
+    });
+  };
+  when_joined([&w] { w.end(0); });
+  when_joined([&w, source] { w.stop(*source); });
+  when_joined([&w] { w.callback_at_once(0); });
 }
 
 void async_beside_threads(world& w) {
@@ -495,23 +512,23 @@ const std::array table{
              executor_left_then_destroyed},
     scenario{"executor_drops", "executor drops a task for two callers", 4, 3, one_shard,
              executor_drops},
-    scenario{"async_end", "callback, inline coroutine, the end", all, 3, one_shard, async_end},
-    scenario{"async_stop", "callback, its stop against the end", all, 3, one_shard,
+    scenario{"async_end", "callback, inline coroutine, the end", all, all, asynchronous, async_end},
+    scenario{"async_stop", "callback, its stop against the end", all, all, asynchronous,
              async_end_and_stop},
-    scenario{"async_follower_stop", "inline coroutine, its stop against the end", all, 3, one_shard,
-             async_follower_stopped},
-    scenario{"async_two_stops", "2 inline followers, each stopped by its thread", 3, 2, one_shard,
-             async_two_stopped},
-    scenario{"async_destroyed_frame", "coroutine on an executor: end, destruction", 3, 2, one_shard,
-             async_end_and_destruction},
-    scenario{"async_destroyed_stop", "the same, and its stop", 3, 2, one_shard,
+    scenario{"async_follower_stop", "inline coroutine, its stop against the end", all, all,
+             asynchronous, async_follower_stopped},
+    scenario{"async_two_stops", "2 inline followers, each stopped by its thread", all, 2,
+             asynchronous, async_two_stopped},
+    scenario{"async_destroyed_frame", "coroutine on an executor: end, destruction", all, all,
+             asynchronous, async_end_and_destruction},
+    scenario{"async_destroyed_stop", "the same, and its stop", all, 2, asynchronous,
              async_end_stop_and_destruction},
-    scenario{"async_newcomer", "callback: its stop, the end, a newcomer", 3, 2, one_shard,
+    scenario{"async_newcomer", "callback: its stop, the end, a newcomer", all, 2, asynchronous,
              async_newcomer},
-    scenario{"async_everything", "end, stop, destruction and a newcomer", 2, 1, one_shard,
+    scenario{"async_everything", "end, stop, destruction and a newcomer", all, 1, asynchronous,
              async_everything},
-    scenario{"async_threads", "a thread leads, a coroutine follows and is stopped", all, 3,
-             one_shard, async_beside_threads},
+    scenario{"async_threads", "a thread leads, a coroutine follows and is stopped", all, all,
+             asynchronous, async_beside_threads},
     scenario{"circle", "2 keys crossed", all, all, two_shards, circle_of_two},
     scenario{"circle_of_three", "3 keys in a circle", all, all, two_shards, circle_of_three},
     scenario{"circle_over", "a key for which its leader has been waited for", all, all, two_shards,

@@ -40,7 +40,7 @@ std::uint32_t scheduler::bit_of(const void* mutex) const noexcept {
   for (std::size_t i = 0; i < known_.size(); ++i) {
     if (known_[i].first == mutex) return objects::mutex(i);
   }
-  return objects::others;
+  return mutex != nullptr ? bit_of(nullptr) : objects::others;
 }
 
 void scheduler::run(strategy& decides, observer& sees) {

@@ -60,7 +60,8 @@ class scheduler {
   void add(std::function<void()> body);
 
   /// Names a mutex that exists before the threads do, so that critical sections of different ones
-  /// are known to be independent. All other mutexes count as one.
+  /// are known to be independent. All other mutexes count as one, which null names; if it has no name,
+  /// it is among the other objects.
   void know(const void* mutex, const char* name);
 
   /// Gives each thread values of its own of these thread-local words of the code under test.

@@ -50,7 +50,8 @@ inline constexpr std::uint32_t stop_states = 4;  // of all stop tokens
 [[nodiscard]] constexpr std::uint32_t history_of(int key) noexcept {
   return std::uint32_t{1} << (8 + key);  // up to 8
 }
-/// The futures of the calls that this thread has begun.
+/// The futures of the calls that this thread has begun; of its asynchronous calls also who may end
+/// them, and of its asynchronous callers what has become of them.
 [[nodiscard]] constexpr std::uint32_t futures_of(int thread) noexcept {
   return std::uint32_t{1} << (16 + thread);
 }

@@ -52,6 +52,7 @@ world::world(scheduler& threads, const plan& p)
   // Their mutexes come first in them; if they did not, they would only be unknown.
   threads_.know(&singleflight::detail::the_wait_graph(), "the wait graph");
   threads_.know(&shards.owned(), "the owned calls");
+  if (p.asynchronous) threads_.know(nullptr, "waiters");
   static_assert(sizeof(trampoline*) == sizeof(std::size_t));
   scheduler::keep(singleflight::detail::calls_led_by_this_thread,
                   reinterpret_cast<std::size_t&>(trampoline_of_this_thread()));
@@ -130,7 +131,7 @@ void world::leave(entry& e) {
 
 void world::say(const entry& e, const char* what) const {
   if (!threads_.tracing()) return;
-  constexpr std::array<const char*, 5> names{"", "call", "forget", "stop", "end"};
+  constexpr std::array<const char*, 6> names{"", "call", "forget", "stop", "end", "resume"};
   std::printf("            %s %d for key %d: %s\n", names.at(static_cast<std::size_t>(e.what)),
               e.number, e.on, what);
 }
@@ -269,6 +270,7 @@ void world::stop(std::stop_source& source) {
 /// What an asynchronous caller was answered, on whatever thread.
 template <class Answer>
 void world::resume(entry& e, const Answer& make) {
+  threads_.touch({.writes = e.touches});
   expect(++e.resumed == 1, "an asynchronous caller is resumed twice");
   expect(!e.may_stay, "a coroutine is resumed whose frame was destroyed");
   take_answer(e, make);
@@ -279,11 +281,13 @@ template <class Start>
 void world::callback(key k, const how& h, const Start& start) {
   const singleflight::async_options options = options_of(h);
   entry& e = enter(action::call, k, h);
+  begin_asynchronously(e);
   group_->async_call(
       k, singleflight::resume_inline, options,
       [this, &e, &start](singleflight::leader<value> mine) {
         e.call.runs = 1;
         e.call.leader = nothing;
+        threads_.touch({.writes = objects::others});
         if (e.manner.loader_takes_token) e.call.token = mine.stop_token();
         start(e, std::move(mine));
       },
@@ -307,7 +311,7 @@ void world::callback_at_once(key k, const how& h) {
 
 template <class On>
 support::frame world::ask(world& w, entry& e, On on) {
-  const singleflight::async_options options = w.options_of(e.manner);
+  const singleflight::async_options options = options_of(e.manner);
   try {
     auto r = co_await w.group_->co_call(e.on, on, options, plain_loader{&w, &e});
     w.resume(e, [&] { w.got(e, r); });
@@ -318,8 +322,8 @@ support::frame world::ask(world& w, entry& e, On on) {
 }
 
 int world::coroutine(key k, bool inlined, const how& h) {
-  asynchronous_ = true;
   entry& e = enter(action::call, k, h);
+  begin_asynchronously(e);
   const int number = static_cast<int>(coroutines_.size());
   auto& mine = coroutines_.emplace_back(&e, support::frame());
   if (inlined) {
@@ -332,19 +336,19 @@ int world::coroutine(key k, bool inlined, const how& h) {
 }
 
 void world::end(key k) {
-  asynchronous_ = true;
   const auto of_key = [this, k] {
     return std::find_if(leaders_.begin(), leaders_.end(),
                         [k](const auto& l) { return l.first->on == k; });
   };
   threads_.await([&] { return of_key() != leaders_.end() || (back_ & only(0)) != 0; });
-  threads_.touch({.writes = objects::everything});
+  threads_.touch({.writes = objects::others});
   const auto found = of_key();
   if (found == leaders_.end()) return;
   entry& of = *found->first;
   singleflight::leader<value> mine = std::move(found->second);
   leaders_.erase(found);
   entry& e = enter(action::end, k);
+  e.touches = objects::futures_of(of.thread);
   std::move(mine).set_value(value(of.number));
   leave(e);
 }
@@ -352,6 +356,8 @@ void world::end(key k) {
 void world::destroy(int coroutine) {
   auto& [e, frame] = coroutines_[static_cast<std::size_t>(coroutine)];
   entry& mine = enter(action::stop, 0);
+  mine.touches = e->touches | objects::others;
+  threads_.touch({.writes = mine.touches});
   e->may_stay = e->resumed == 0;
   if (e->may_stay) e->outcome = "destroyed";
   frame.destroy();
@@ -359,12 +365,26 @@ void world::destroy(int coroutine) {
 }
 
 void world::run_resumptions() {
-  threads_.touch({.writes = objects::everything});
+  entry& e = enter(action::resume, 0);
+  e.touches = objects::others | objects::futures_of(e.thread);
+  threads_.touch({.writes = e.touches});
   while (!resumptions_.empty()) {
     const std::function<void()> task = std::move(resumptions_.front());
     resumptions_.erase(resumptions_.begin());
     task();
   }
+  here_[static_cast<std::size_t>(e.thread)] = e.outer;
+}
+
+/// Says what an asynchronous caller may touch from here on, in critical sections, too: what becomes of it
+/// is decided by atomic operations where it has a stop token.
+void world::begin_asynchronously(entry& e) {
+  e.touches = objects::futures_of(e.thread);
+  if (e.manner.options) {
+    e.touches |= objects::stop_states;
+    stoppable_ |= objects::futures_of(e.thread);
+  }
+  threads_.touch({.writes = e.touches});
 }
 
 void world::await_resumption() {
@@ -378,7 +398,8 @@ void world::await_call(key k, const Condition& holds) {
     return std::any_of(calls_.begin(), calls_.end(),
                        [k, &holds](const entry* e) { return e->on == k && holds(*e); });
   });
-  threads_.touch({.writes = objects::everything});
+  // What it waits for is noticed in critical sections of the shard.
+  threads_.touch({.writes = plan_.asynchronous ? objects::mutex(0) : objects::everything});
 }
 
 void world::await_loading(key k) {
@@ -462,7 +483,6 @@ value world::load(entry& e, const std::stop_token* token) {
 /// threads, of whom the last to go matters; who waits for one has let go of it.
 footprint world::outside_critical_sections() {
   const auto me = static_cast<std::size_t>(threads_.current());
-  if (asynchronous_) return {.writes = objects::everything};  // callers resume each other anywhere
   if (destroyer_ == threads_.current()) return {.writes = objects::everything};
   if ((workers_ & only(threads_.current())) != 0) {
     return loading_[me] ? footprint() : footprint{.writes = objects::others};
@@ -474,6 +494,9 @@ footprint world::outside_critical_sections() {
   const entry* const e = here();
   if (e == nullptr) return {};
   footprint f;
+  f.writes |= e->touches;
+  // Who ends or stops a call may resume any caller, which says so then: see `resume` and `posts`.
+  if (e->what == action::stop) f.writes |= stoppable_;
   for (const entry* k = e; k != nullptr; k = k->next_key) {
     if (k->joined != nothing) f.reads |= objects::futures_of(number(k->joined).thread);
   }
@@ -487,6 +510,7 @@ footprint world::outside_critical_sections() {
 
 void world::before_sleeping() {
   if (entry* const e = here()) e->has_slept = true;
+  if (stoppable_ != 0) threads_.touch({.writes = objects::stop_states});  // for a stop callback
 }
 
 void world::before_publishing() {
@@ -498,6 +522,10 @@ void world::before_publishing() {
 // --- Oracles in critical sections ----------------------------------------------------------------
 
 void world::before_unlock(const void* mutex) {
+  // An asynchronous caller notes under the locks what becomes of it, by an atomic operation.
+  if (const entry* const e = here(); e != nullptr && e->what != action::end) {
+    threads_.touch({.writes = e->touches & ~objects::stop_states});
+  }
   if (shards_ == nullptr) return;
   for (const shard_type& s : shards_->all()) {
     if (&s.mutex == mutex) notice_calls(s);

@@ -82,6 +82,7 @@ using shards_type = singleflight::detail::shards<key, value>;
 struct plan {
   singleflight::group_options options = {.shards = 1};
   key_hash hash = {};
+  bool asynchronous = false;  // whether any caller is
 };
 
 /// How a caller calls.
@@ -193,7 +194,7 @@ class world : public observer {
   static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
   static constexpr int nothing = -1;
 
-  enum class action { none, call, forget, stop, end };
+  enum class action { none, call, forget, stop, end, resume };
 
   /// One operation of one thread, and the call that it began, if it did. A call goes by the number
   /// of the entry that began it.
@@ -214,8 +215,9 @@ class world : public observer {
     int unlisted = nothing;  // the call that it has forgotten
     enum class account { none, led, joined } counted = account::none;  // the first thing it did
     std::string outcome;
-    int resumed = 0;        // of an asynchronous caller
-    bool may_stay = false;  // unanswered, since its frame was destroyed
+    int resumed = 0;            // of an asynchronous caller
+    bool may_stay = false;      // unanswered, since its frame was destroyed
+    std::uint32_t touches = 0;  // beyond what its thread does, if it is asynchronous
 
     struct {
       const call_type* running = nullptr;  // until it has ended
@@ -262,20 +264,21 @@ class world : public observer {
   template <class Condition>
   void await_call(key k, const Condition& holds);
   void forgot(entry& e, bool did);
-  [[nodiscard]] singleflight::async_options options_of(const how& h) {
-    asynchronous_ = true;
+  [[nodiscard]] static singleflight::async_options options_of(const how& h) {
     singleflight::async_options options;
     if (h.options) options.stop = h.options->stop;
     return options;
   }
   template <class Start>
   void callback(key k, const how& h, const Start& start);
+  void begin_asynchronously(entry& e);
   template <class Answer>
   void resume(entry& e, const Answer& make);
   struct posts {
     world* in;
     template <class Task>
     void operator()(Task task) const {
+      in->threads_.touch({.writes = objects::others});
       in->resumptions_.emplace_back(std::move(task));
     }
   };
@@ -345,7 +348,7 @@ class world : public observer {
   std::array<int, max_threads> ended_{};     // whose call each thread has ended last
   std::deque<std::stop_source> stop_sources_;
   std::vector<std::pair<entry*, std::shared_future<value>>> futures_;
-  bool asynchronous_ = false;  // whether any caller is
+  std::uint32_t stoppable_ = 0;  // the asynchronous callers with a stop token
   std::unique_ptr<rows> rows_;
   std::vector<std::pair<entry*, singleflight::leader<value>>> leaders_;
   std::deque<std::pair<entry*, support::frame>> coroutines_;

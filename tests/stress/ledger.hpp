@@ -162,7 +162,7 @@ class ledger {
     } else if (why == std::errc::resource_unavailable_try_again) {
       if (!plan_.fills_up()) plan_.violated("a call was full that cannot be");
     } else if (why == std::errc::owner_dead) {
-      if (!plan_.executors) plan_.violated("work ended without a result");
+      if (!plan_.executors && !plan_.asynchronous) plan_.violated("work ended without a result");
       keep(std::current_exception());  // other callers have it, too
     } else {
       plan_.violated("a call_error has an unknown code");
@@ -195,7 +195,7 @@ class ledger {
     expect(plan_.leaves || s.cancelled == 0,
            "a caller was cancelled in a round without stop requests");
     expect(plan_.ages() || s.superseded == 0, "a call was superseded in a group without max_age");
-    if (!plan_.executors)
+    if (!plan_.executors && !plan_.asynchronous)
       expect(s.failed == thrown_.load(), "failed is not how many loaders threw");
   }
 

@@ -46,6 +46,7 @@ struct plan {
   bool leaves = false;          // by deadlines and stop requests
   bool forgets = false;         // and asks for a call inside its own loader
   bool executors = false;       // do_call_on and do_async
+  bool asynchronous = false;    // coroutines, callbacks and leaders
   bool counts_loaders = false;  // takes a lock in each loader
   singleflight::group_options options{};
 
@@ -62,6 +63,7 @@ struct plan {
     p.leaves = random.one_in(2);
     p.forgets = random.one_in(2);
     p.executors = random.one_in(2);
+    p.asynchronous = random.one_in(2);
     p.options.shards = static_cast<std::size_t>(random.one_of({0, 1, 1, 4}));
     if (random.one_in(4)) p.options.max_age = std::chrono::microseconds(1 + random.below(500));
     if (random.one_in(4)) {
@@ -86,11 +88,12 @@ struct plan {
   void print(std::FILE* to) const {
     std::fprintf(
         to,
-        "seed %llu round %llu: %d threads, %d %s keys,%s%s%s shards %zu, max_age %lld us, "
+        "seed %llu round %llu: %d threads, %d %s keys,%s%s%s%s shards %zu, max_age %lld us, "
         "max_waiters %lld%s\n",
         static_cast<unsigned long long>(seed), static_cast<unsigned long long>(round), threads,
         keys, long_keys ? "string" : "int", leaves ? " leaving," : "",
-        forgets ? " forgetting," : "", executors ? " executors," : "", options.shards,
+        forgets ? " forgetting," : "", executors ? " executors," : "",
+        asynchronous ? " asynchronous," : "", options.shards,
         ages() ? static_cast<long long>(options.max_age / std::chrono::microseconds(1)) : -1,
         fills_up() ? static_cast<long long>(options.max_waiters) : -1,
         options.when_full == options.run_alone ? ", run alone" : "");

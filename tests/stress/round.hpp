@@ -6,21 +6,26 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <stop_token>
 #include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "../tasks.hpp"
 #include "../thread_pool.hpp"
 #include "ledger.hpp"
 #include "plan.hpp"
@@ -60,7 +65,7 @@ class round {
       : plan_(p),
         ledger_(p),
         slots_(static_cast<std::size_t>(p.threads)),
-        pool_(p.executors ? 3 : 0),
+        pool_(p.executors || p.asynchronous ? 3 : 0),
         group_(std::in_place, p.options) {
     for (int i = 0; i <= p.keys; ++i) keys_.push_back(make_key(i));
   }
@@ -69,7 +74,7 @@ class round {
     std::vector<std::thread> callers;
     for (int i = 0; i < plan_.threads; ++i) callers.emplace_back([this, i] { work(i); });
     for (std::thread& t : callers) t.join();
-    wait_for_abandoned_calls();
+    wait_for_those_who_are_left();
     ledger_.settle(group_->stats());
     if (!group_->in_flight().empty()) plan_.violated("a call is listed at the end");
     group_.reset();
@@ -153,6 +158,19 @@ class round {
       case 8:
       case 9:
         if (plan_.executors) return enter(random, k, who, 0, true);
+        [[fallthrough]];
+      case 10:
+      case 11:
+      case 12:
+        if (plan_.asynchronous) return enter_coroutine(random, k, who);
+        [[fallthrough]];
+      case 13:
+      case 14:
+      case 15:
+        if (plan_.asynchronous) return enter_callback(random, k, who);
+        [[fallthrough]];
+      case 16:
+        if (plan_.asynchronous) return lead_or_follow(random, k);
         [[fallthrough]];
       default:
         enter(random, k, who, 0, false);
@@ -250,6 +268,155 @@ class round {
     }
   }
 
+  // --- Asynchronous callers ------------------------------------------------------------------------
+
+  /// One of them, until it has been answered.
+  struct visitor {
+    visitor(round& r, dice& random, int k, int who) : all(r) {
+      visit how{.key = k, .has_stop = r.plan_.leaves && random.one_in(3)};
+      if (how.has_stop) options.stop = r.slots_[static_cast<std::size_t>(who)].renew();
+      options.attempts = random.one_in(4) ? 1 + random.below(3) : 1;
+      if (how.has_stop || r.plan_.fills_up()) excuse.emplace(r.ledger_, k);
+      at = r.ledger_.enter(how);
+      fn.emplace(r.draw_load(random, at, 0, true));
+      r.visitors_.fetch_add(1);
+    }
+    visitor(const visitor&) = delete;
+    visitor& operator=(const visitor&) = delete;
+    ~visitor() {
+      excuse.reset();
+      all.visitors_.fetch_sub(1);
+    }
+
+    /// Calls what gives its answer.
+    template <class Answer>
+    void be_answered(const Answer& answer) {
+      if (answered.exchange(true)) all.plan_.violated("an asynchronous caller was answered twice");
+      try {
+        const auto result = answer();
+        all.ledger_.answered(at, *result, result.led());
+      } catch (const load_failed& thrown) {
+        all.ledger_.failed(at, thrown);
+      } catch (const singleflight::call_error& refused) {
+        all.ledger_.refused(at, refused.code());
+      }
+    }
+
+    round& all;
+    singleflight::async_options options;
+    std::optional<ledger::excuse> excuse;
+    entry at{};
+    std::optional<load> fn;
+    std::atomic<bool> answered = false;
+  };
+  using visitor_ptr = std::shared_ptr<visitor>;
+
+  struct on_the_pool {
+    round* all;
+    template <class Task>
+    void operator()(Task task) const {
+      all->pool_.post(task);
+      all->pool_.post(std::move(task));  // the second time it does nothing
+    }
+  };
+
+  /// Goes on on the pool.
+  struct hop {
+    round& all;
+    [[nodiscard]] static bool await_ready() noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> me) const {
+      all.pool_.post([me] { me.resume(); });
+    }
+    static void await_resume() noexcept {}
+  };
+
+  template <class On, class Load>
+  static support::detached ask(visitor_ptr v, On on, Load fn) {
+    std::exception_ptr failed;
+    std::optional<singleflight::result<answer>> got;
+    try {
+      got.emplace(co_await v->all.group_->co_call(v->all.key(v->at.how.key), on, v->options, fn));
+    } catch (...) {
+      failed = std::current_exception();
+    }
+    v->be_answered([&]() -> singleflight::result<answer> {
+      if (failed != nullptr) std::rethrow_exception(std::exchange(failed, nullptr));
+      return std::move(*got);
+    });
+  }
+
+  template <class Load>
+  void ask(dice& random, visitor_ptr v, const Load& fn) {
+    if (random.one_in(2)) {
+      ask(std::move(v), singleflight::resume_inline, fn);
+    } else {
+      ask(std::move(v), on_the_pool{this}, fn);
+    }
+  }
+
+  void enter_coroutine(dice& random, int k, int who) {
+    const auto v = std::make_shared<visitor>(*this, random, k, who);
+    const load fn = *v->fn;
+    if (random.one_in(4)) return ask(random, v, fn);
+    if (random.one_in(4)) return ask(random, v, stoppable_load{fn});
+    ask(random, v, [fn, hops = random.below(3)]() -> support::lazy_task<answer> {
+      for (auto i = hops; i > 0; --i) co_await hop{fn.all};
+      co_return fn();
+    });
+  }
+
+  /// What becomes of the leader of a call.
+  void end_somewhere(std::uint32_t kind, singleflight::leader<answer> mine, const load& fn) {
+    if (kind == 0) return;               // drops it
+    if (kind == 1 && !plan_.strict()) {  // what is thrown here has no number
+      auto call = std::make_shared<call_record>();
+      call->key = fn.key;
+      ledger_.throw_failure(std::move(call));
+    }
+    if (kind < 6) return std::move(mine).set_from(fn);
+    const auto shared = std::make_shared<singleflight::leader<answer>>(std::move(mine));
+    pool_.post([shared, fn] { std::move(*shared).set_from(fn); });
+  }
+
+  void enter_callback(dice& random, int k, int who) {
+    const auto v = std::make_shared<visitor>(*this, random, k, who);
+    const auto start = [this, fn = *v->fn,
+                        kind = random.below(12)](singleflight::leader<answer> mine) {
+      end_somewhere(kind, std::move(mine), fn);
+    };
+    const auto done = [v](singleflight::outcome<answer> o) {
+      v->be_answered([&]() -> singleflight::result<answer> {
+        if (!o.has_value()) std::rethrow_exception(o.error());
+        return std::move(o).result();
+      });
+    };
+    if (random.one_in(2)) {
+      group_->async_call(key(k), singleflight::resume_inline, v->options, start, done);
+    } else {
+      group_->async_call(key(k), on_the_pool{this}, v->options, start, done);
+    }
+  }
+
+  void lead_or_follow(dice& random, int k) {
+    std::optional<ledger::excuse> excuse;
+    if (plan_.fills_up()) excuse.emplace(ledger_, k);
+    const entry at = ledger_.enter({.key = k});
+    const load fn = draw_load(random, at, 0, true);
+    const std::uint32_t kind = random.below(12);
+    try {
+      auto either = group_->lead_or_follow(key(k));
+      if (auto* const mine = std::get_if<singleflight::leader<answer>>(&either)) {
+        return end_somewhere(kind == 1 ? 0 : kind, std::move(*mine), fn);
+      }
+      const auto& result = std::get<singleflight::result<answer>>(either);
+      ledger_.answered(at, *result, result.led());
+    } catch (const load_failed& thrown) {
+      ledger_.failed(at, thrown);
+    } catch (const singleflight::call_error& refused) {
+      ledger_.refused(at, refused.code());
+    }
+  }
+
   void settle_oldest(std::deque<pending>& futures) {
     const pending p = std::move(futures.front());
     futures.pop_front();
@@ -311,18 +478,20 @@ class round {
       const auto ask = [&](const auto& loader) { return group_->do_call(key(plan_.keys), loader); };
       observe(at, ask, draw_load(random, at, 0, false), false);
     }
-    if (plan_.executors && random.one_in(2)) pool_.help();
+    if ((plan_.executors || plan_.asynchronous) && random.one_in(2)) pool_.help();
   }
 
-  /// Calls on the pool that all their callers have left.
-  void wait_for_abandoned_calls() const {
-    while (group_->stats().in_flight > 0) std::this_thread::yield();
+  /// Calls that all their callers have left, and asynchronous callers.
+  void wait_for_those_who_are_left() {
+    while (group_->stats().in_flight > 0 || visitors_.load() > 0) std::this_thread::yield();
+    group_->wait_drained();
   }
 
   const plan& plan_;
   ledger ledger_;
   std::vector<Key> keys_;
   std::vector<stop_slot> slots_;
+  std::atomic<int> visitors_ = 0;  // asynchronous callers that have not been answered
   support::thread_pool pool_;
   std::optional<group> group_;
 };

@@ -86,7 +86,8 @@ class asio_operation final
  public:
   asio_operation(Group& group, const IoExecutor& io, key_type&& key, const asio_options& options,
                  Load&& load, Handler&& handler)
-      : base(base::kind::bound, nullptr, async_options_of(options)),
+      : base(type_of_operations, &options_),
+        options_(async_options_of(options)),
         group_(group),
         key_(std::move(key)),
         deadline_(options.deadline),
@@ -178,11 +179,15 @@ class asio_operation final
   // --- Waiting ---------------------------------------------------------------------------------------
 
   void enter(std::shared_ptr<asio_operation> self) noexcept {
-    this->by = std::move(self);
+    itself_ = std::move(self);
     if (try_to_wait() == entered::waits) return;
-    poster& p = *this->by;
-    p.post(std::move(this->by));
+    post(std::move(itself_));
   }
+
+  static std::shared_ptr<poster> poster_of(waiter_node& n) noexcept {
+    return std::move(static_cast<asio_operation&>(n).itself_);
+  }
+  static constexpr waiter_node::type type_of_operations{base::resumed::bound, nullptr, &poster_of};
 
   /// Returns: `waits`, and then it may be gone, or `ready`.
   [[nodiscard]] entered try_to_wait() noexcept {
@@ -192,11 +197,11 @@ class asio_operation final
       this->heed_stops();
       if (cancelled_) this->leave(reason::stop);
       if (has_deadline() && clock::now() >= deadline_) this->leave(reason::deadline);
-      std::shared_ptr<owned_call<key_type, value_type>> begun;
-      const entered now = async_access::enter(group_, *this, std::as_const(key_), begun);
+      const entered now = async_access::enter(group_, *this, std::as_const(key_));
       if (now == entered::ready) return now;
       if (now == entered::begun) {
-        detail::start(begun, [&] {
+        const std::shared_ptr<owned_call<key_type, value_type>> begun = this->begun();
+        detail::start(*begun, [&] {
           detail::run_on<Asio>(io_->executor, begun, leader_maker::make<value_type>(begun),
                                std::move(*load_));
         });
@@ -330,7 +335,7 @@ class asio_operation final
 
   void context_gone(const membership& of) noexcept override {
     const bool waited = this->abandon();
-    const std::shared_ptr<poster> itself = std::move(this->by);
+    const std::shared_ptr<asio_operation> itself = std::move(itself_);
     if (&of == &in_io_) {
       io_.reset();
       if (!waited || !in_home_.leave()) return;
@@ -342,12 +347,14 @@ class asio_operation final
     return this->shared_from_this();
   }
 
+  typename base::chosen options_;
   Group& group_;
   const key_type key_;
   const clock::time_point deadline_;
   std::optional<Load> load_;
   std::exception_ptr failure_;  // of entering
   std::atomic<bool> cancelled_ = false;
+  std::shared_ptr<asio_operation> itself_;  // while it waits
 
   membership in_io_{*this};
   membership in_home_{*this};
@@ -390,8 +397,10 @@ constexpr void check_asio_load() {
                 "two, and return what converts to the group's Value, or an asio::awaitable of it");
   if constexpr (kind == asio_load::awaitable) {
     using gives = typename returned<Load, Key>::value_type;
-    static_assert(std::is_void_v<Value> || std::is_convertible_v<gives, Value>,
-                  "singleflight: what the asio::awaitable gives must convert to the group's Value");
+    static_assert(
+        std::is_convertible_v<gives, Value>,
+        "singleflight: what the asio::awaitable gives must convert to the group's Value, and "
+        "be nothing where that is void");
   }
 }
 

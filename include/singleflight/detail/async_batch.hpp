@@ -84,7 +84,7 @@ class async_batch final : public batch_context<Key, Value> {
       const lock guard(home.mutex);
       home.count(&group_stats::batches);
     }
-    for (const auto& c : calls_) static_cast<void>(c->lead_here());
+    for (const auto& c : calls_) c->run_here();
   }
   /// Says that no thread runs it.
   void hand_over() noexcept {

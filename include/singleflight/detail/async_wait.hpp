@@ -69,10 +69,9 @@ class wait_teller {
 
 /// Gives the waits of callers that are not threads what they need of a group.
 struct async_access {
-  template <class Group, class Wait, class Key, class Owned>
-  [[nodiscard]] static entered enter(Group& group, Wait& wait, Key&& key,
-                                     std::shared_ptr<Owned>& begun) {
-    return group.enter_for(wait, std::forward<Key>(key), begun);
+  template <class Group, class Wait, class Key>
+  [[nodiscard]] static entered enter(Group& group, Wait& wait, Key&& key) {
+    return group.enter_for(wait, std::forward<Key>(key));
   }
 
   /// Returns: whether a caller may have to leave for a newer call.
@@ -82,6 +81,9 @@ struct async_access {
   }
 };
 
+/// In the place of the options of a caller that has none.
+struct no_options {};
+
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call that
@@ -90,6 +92,13 @@ struct async_access {
 /// becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
+#if defined(__cpp_lib_jthread)
+  struct stopper {
+    async_wait* self;
+    void operator()() const noexcept { self->leave(reason::stop); }
+  };
+#endif
+
  public:
   using shard = call_map<Key, Value>;
   using call_type = call<Key, Value>;
@@ -97,13 +106,31 @@ class async_wait : public waiter_node {
   using owned_type = owned_call<Key, Value>;
   using clock = std::chrono::steady_clock;
 
-  async_wait(kind k, wake_function* w, const async_options& options)
-      : waiter_node(k, w), attempts_(options.attempts) {
-    if (options.inside != nullptr) inside_ = context_access::node_of(*options.inside);
+  /// What a caller needs for its options, and for a deadline. Kept by the final class: most coroutines
+  /// have none, and their frames should be small.
+  struct chosen {
+    explicit chosen(const async_options& options) : attempts(options.attempts) {
+      if (options.inside != nullptr) inside = context_access::node_of(*options.inside);
 #if defined(__cpp_lib_jthread)
-    stop_ = options.stop;
+      stop = options.stop;
 #endif
-  }
+    }
+
+#if defined(__cpp_lib_jthread)
+    std::stop_token stop;
+    std::optional<std::stop_callback<stopper>> on_stop;
+#endif
+    const std::size_t attempts;
+    std::size_t failures = 0;
+    std::shared_ptr<wait_node> inside;  // null: inside no call
+    wait_edge edge;
+    clock::time_point expiry;    // when to leave for a newer call
+    std::exception_ptr failure;  // of entering again
+    bool* gone = nullptr;        // to be set if the caller is destroyed
+  };
+
+  /// `own`: the final class's, or null.
+  async_wait(const type& t, chosen* own) noexcept : waiter_node(t), chosen_(own) {}
   async_wait(const async_wait&) = delete;
   async_wait& operator=(const async_wait&) = delete;
 
@@ -113,15 +140,15 @@ class async_wait : public waiter_node {
   bool abandon() noexcept {
     ignore_stops();
     tell_left(reason::caller_gone);
-    if (gone_ != nullptr) *gone_ = true;
+    if (chosen_ != nullptr && chosen_->gone != nullptr) *chosen_->gone = true;
     if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
     }
-    edge_.disconnect();
+    disconnect();
     // Who was stopped has left already.
-    if (!why_) detail::take_leave(*home_, *handle_, begun_ != nullptr, reason::caller_gone);
+    if (!why_) detail::take_leave(*handle_->home, *handle_, began_, reason::caller_gone);
     return true;
   }
 
@@ -147,24 +174,25 @@ class async_wait : public waiter_node {
 
   /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed already.
   [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
-    const lock home(home_->mutex);
+    shard& home = *handle_->home;
+    const lock at_home(home.mutex);
     if (why == reason::newer_call && handle_->running == nullptr) return false;
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
-      if (how == kind::bound) out.by = std::move(by);
+      if (is.how == resumed::bound) out.by = is.poster_of(*this);
     }
     why_ = why;
-    out.loader = account_leave(why);
+    out.loader = account_leave(home, why);
     return true;
   }
 
   /// The second half, outside all locks.
   void depart(departure out) noexcept {
-    edge_.disconnect();  // it waits no more, however late it is resumed
+    disconnect();  // it waits no more, however late it is resumed
     tell_left(*why_);
     if (!stop_loader(std::move(out.loader))) return;
-    if (how == kind::inlined) {
+    if (is.how == resumed::inlined) {
       return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
     }
     poster& p = *out.by;
@@ -173,7 +201,9 @@ class async_wait : public waiter_node {
 
   // --- Entering, under the shard's mutex -----------------------------------------------------------
 
-  [[nodiscard]] const wait_node* inside() const noexcept { return inside_.get(); }
+  [[nodiscard]] wait_node* inside() const noexcept {
+    return chosen_ != nullptr ? chosen_->inside.get() : nullptr;
+  }
 
   /// Returns: why it is to leave before it has entered, or nothing.
   [[nodiscard]] std::optional<reason> was_stopped() const noexcept {
@@ -187,19 +217,17 @@ class async_wait : public waiter_node {
   [[nodiscard]] std::optional<reason> join(shard& home, call_type& running, std::size_t max_waiters,
                                            const block_ptr& alive, clock::time_point expiry)
       SINGLEFLIGHT_REQUIRES(home.mutex) {
+    wait_node* const outer = inside();
     if (running.followers() >= max_waiters) {
-      return inside_ != nullptr && detail::waits_for(running, *inside_) ? reason::circle
-                                                                        : reason::full;
+      return outer != nullptr && detail::waits_for(running, *outer) ? reason::circle : reason::full;
     }
-    wait_ticket<Key, Value> ticket = home.make_ticket(
-        running, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
-    if (!ticket.handle->alive) ticket.handle->alive = alive;
-    if (inside_ != nullptr && !edge_.connect(*inside_, ticket.handle->node)) return reason::circle;
-    home_ = &home;
-    begun_ = nullptr;
-    future_ = std::move(ticket.future);
-    handle_ = std::move(ticket.handle);
-    expiry_ = expiry;
+    const std::shared_ptr<handle_type>& handle = home.make_handle_to_join(
+        running, {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    if (!handle->alive) handle->alive = alive;
+    if (outer != nullptr && !chosen_->edge.connect(*outer, handle->node)) return reason::circle;
+    began_ = false;
+    handle_ = handle;
+    if (chosen_ != nullptr) chosen_->expiry = expiry;
     if (finishes) {
       if (!advance(phase::entering, phase::starting)) return was_stopped();
     } else {
@@ -211,18 +239,23 @@ class async_wait : public waiter_node {
     return std::nullopt;
   }
 
-  /// Has the caller wait for a call that it is about to begin.
+  /// Gives the caller the call that it is about to begin. From here on this owns it, so that its key is
+  /// not destroyed under the mutex.
+  void prepare(std::shared_ptr<owned_type>&& own) {
+    began_ = true;
+    owned_type& begun = *own;
+    handle_ = begun.prepare(
+        std::move(own), {.to_leave = true, .to_be_woken = true, .an_edge = inside() != nullptr});
+  }
+
+  /// Has the caller wait for that call.
   /// Returns: why the call must not begin, or nothing.
-  [[nodiscard]] std::optional<reason> attend(shard& home, const std::shared_ptr<owned_type>& own)
-      SINGLEFLIGHT_REQUIRES(home.mutex) {
-    home_ = &home;
-    begun_ = own.get();
-    handle_ =
-        own->prepare(own, {.to_leave = true, .to_be_woken = true, .an_edge = inside_ != nullptr});
-    expiry_ = (clock::time_point::max)();
+  [[nodiscard]] std::optional<reason> attend(shard& home) SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (chosen_ != nullptr) chosen_->expiry = (clock::time_point::max)();
     if (!advance(phase::entering, phase::starting)) return was_stopped();
-    home.add_beginner(own->get());
-    if (inside_ != nullptr) edge_.connect_to_new(*inside_, handle_->node);
+    home.add_beginner(begun_here().get());
+    wait_node* const outer = inside();
+    if (outer != nullptr) chosen_->edge.connect_to_new(*outer, handle_->node);
     return std::nullopt;
   }
 
@@ -231,11 +264,17 @@ class async_wait : public waiter_node {
   void refuse(reason why) noexcept { why_ = why; }
   [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
 
+  /// Returns: the call that it has begun; and what keeps that alive as long as this waits.
+  [[nodiscard]] owned_type& begun_here() const noexcept { return *handle_->owned; }
+  [[nodiscard]] std::shared_ptr<owned_type> begun() const noexcept {
+    return {handle_, handle_->owned};
+  }
+
   /// To be called when the loader of the call that it has begun has been started on this thread; by a
   /// caller that `finishes`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
-    if (begun_ != nullptr && begun_->ended()) {
+    if (began_ && handle_->owned->ended()) {
       if (!advance(phase::starting, phase::waiting)) has_left();
       return entered::ready;
     }
@@ -256,21 +295,15 @@ class async_wait : public waiter_node {
   /// a newer one.
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
-    edge_.disconnect();
+    disconnect();
     tell_ended();
     if (why_ == reason::newer_call && !handle_->alive.closed()) {
       why_.reset();
-      return true;
-    }
-    if (why_ || begun_ != nullptr || handle_ == nullptr || ++failures_ >= attempts_) return false;
-    if (handle_->alive.closed()) return false;
-    try {
-      static_cast<void>(future_.get());
+    } else if (why_ || began_ || handle_ == nullptr || !may_try_again() ||
+               handle_->alive.closed() || has_value()) {
       return false;
-    } catch (...) {
     }
-    // Here: when it enters, under a lock, no exception of the user's may be destroyed.
-    future_ = {};
+    // Here: when it enters, under a lock, nothing of the user's may be destroyed.
     handle_.reset();
     return true;
   }
@@ -279,7 +312,9 @@ class async_wait : public waiter_node {
   void heed_stops() noexcept {
     phase_.store(phase::entering, std::memory_order_relaxed);
 #if defined(__cpp_lib_jthread)
-    if (stop_.stop_possible()) on_stop_.emplace(stop_, stopper{this});
+    if (chosen_ != nullptr && chosen_->stop.stop_possible()) {
+      chosen_->on_stop.emplace(chosen_->stop, stopper{this});
+    }
 #endif
   }
 
@@ -288,9 +323,10 @@ class async_wait : public waiter_node {
     phase_.store(phase::taken,
                  std::memory_order_relaxed);  // it is in no list any more: see abandon
     if (why_) throw_call_error(*why_);
-    if (begun_ != nullptr) return begun_->take();
-    static_cast<void>(future_.get());
-    return result_maker::of<Value>(std::move(future_), true, false);
+    if (began_) return handle_->owned->take();
+    std::shared_future<Value> future = handle_->future;
+    static_cast<void>(future.get());
+    return result_maker::of<Value>(std::move(future), true, false);
   }
 
   [[nodiscard]] outcome<Value> take_outcome() noexcept {
@@ -301,8 +337,8 @@ class async_wait : public waiter_node {
     }
   }
 
-  entry me;                             // in the counters
   std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
+  account me;
 
   /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
   /// what needs to know the call, or the observer be told first; and whether others than its stop token
@@ -312,8 +348,9 @@ class async_wait : public waiter_node {
  protected:
   ~async_wait() = default;
 
-  /// Returns: when it is to leave for a newer call. To be called between entering and `finish_start`.
-  [[nodiscard]] clock::time_point expiry() const noexcept { return expiry_; }
+  /// For a caller with options, between entering and `finish_start`.
+  /// Returns: when it is to leave for a newer call.
+  [[nodiscard]] clock::time_point expiry() const noexcept { return chosen_->expiry; }
 
  private:
   enum class phase : unsigned char { entering, starting, waiting, stopped, late, taken };
@@ -323,7 +360,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
     if (finishes) return phase_.compare_exchange_strong(from, to);
 #if defined(__cpp_lib_jthread)
-    if (on_stop_) return phase_.compare_exchange_strong(from, to);
+    if (chosen_ != nullptr && chosen_->on_stop) return phase_.compare_exchange_strong(from, to);
 #endif
     phase_.store(to, std::memory_order_relaxed);  // nobody else looks at it
     return true;
@@ -332,8 +369,27 @@ class async_wait : public waiter_node {
   /// Waits for a stop request that another thread is making.
   void ignore_stops() noexcept {
 #if defined(__cpp_lib_jthread)
-    on_stop_.reset();
+    if (chosen_ != nullptr) chosen_->on_stop.reset();
 #endif
+  }
+
+  void disconnect() noexcept {
+    if (chosen_ != nullptr) chosen_->edge.disconnect();
+  }
+
+  /// Counts a failure. Returns: whether it may try again.
+  [[nodiscard]] bool may_try_again() noexcept {
+    return chosen_ != nullptr && ++chosen_->failures < chosen_->attempts;
+  }
+
+  /// Whether the call that it has joined has ended with a value.
+  [[nodiscard]] bool has_value() const noexcept {
+    try {
+      static_cast<void>(handle_->future.get());
+      return true;
+    } catch (...) {
+      return false;
+    }
   }
 
   [[nodiscard]] static reason reason_of(phase left) noexcept {
@@ -341,14 +397,15 @@ class async_wait : public waiter_node {
   }
 
   [[nodiscard]] stop_source leave_accounts(reason why) noexcept {
-    const lock home(home_->mutex);
-    return account_leave(why);
+    shard& home = *handle_->home;
+    const lock guard(home.mutex);
+    return account_leave(home, why);
   }
 
-  [[nodiscard]] stop_source account_leave(reason why) noexcept SINGLEFLIGHT_REQUIRES(home_->mutex) {
-    const bool began = begun_ != nullptr;
-    if (teller == nullptr) return detail::account_leave(*home_, *handle_, began, why);
-    return detail::account_leave(*home_, *handle_, began, why, *teller);
+  [[nodiscard]] stop_source account_leave(shard& home, reason why) noexcept
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (teller == nullptr) return detail::account_leave(home, *handle_, began_, why);
+    return detail::account_leave(home, *handle_, began_, why, *teller);
   }
 
   /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
@@ -364,14 +421,7 @@ class async_wait : public waiter_node {
   /// Tells of the result of a caller that joined a call.
   void tell_ended() noexcept {
     const std::unique_ptr<wait_teller> t = std::move(teller);
-    if (t == nullptr || why_ || begun_ != nullptr) return;
-    bool with_value = true;
-    try {
-      static_cast<void>(future_.get());
-    } catch (...) {
-      with_value = false;
-    }
-    t->tell_ended(with_value);
+    if (t != nullptr && !why_ && !began_) t->tell_ended(has_value());
   }
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -382,39 +432,22 @@ class async_wait : public waiter_node {
   /// Returns: false if one of them has destroyed this.
   bool stop_loader(stop_source&& loader) noexcept {
     bool gone = false;
-    gone_ = &gone;
+    chosen_->gone = &gone;
     loader.request_stop();
     if (gone) return false;
-    gone_ = nullptr;
+    chosen_->gone = nullptr;
     return true;
   }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
 
-#if defined(__cpp_lib_jthread)
-  struct stopper {
-    async_wait* self;
-    void operator()() const noexcept { self->leave(reason::stop); }
-  };
-
-  std::stop_token stop_;
-  std::optional<std::stop_callback<stopper>> on_stop_;
-#endif
-
-  const std::size_t attempts_;
-  std::size_t failures_ = 0;
-  std::shared_ptr<wait_node> inside_;  // null: inside no call
-  std::optional<reason> why_;          // it gets no result
-  bool* gone_ = nullptr;               // to be set if it is destroyed
+  std::optional<reason> why_;  // it gets no result
 
   // Fixed while it waits.
-  shard* home_ = nullptr;
+  bool began_ = false;    // the call, rather than joined it
+  chosen* const chosen_;  // null: no options
   std::shared_ptr<handle_type> handle_;
-  std::shared_future<Value> future_;  // of a call that it has joined
-  owned_type* begun_ = nullptr;       // the call that it has begun
-  clock::time_point expiry_;          // when to leave for a newer call
-  wait_edge edge_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -21,19 +21,26 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 template <class Key, class Value>
 struct call;
+template <class Key, class Value>
+class call_map;
+template <class Key, class Value>
+class owned_call;
 
 /// A reference to a call that stays valid after the call has ended: for followers that can leave or
 /// are no threads, for waits in the wait graph, and for the caller that began a call elsewhere. Never
 /// by the call's address, which may be another call's by the time they look.
 template <class Key, class Value>
 struct call_handle {
+  call_map<Key, Value>* home = nullptr;     // the shard of the call; fixed
+  owned_call<Key, Value>* owned = nullptr;  // the call, if it lives on the heap; fixed
   call<Key, Value>* running =
       nullptr;          // null after the call has ended; guarded by the shard's mutex
   bool joined = false;  // the final `call::joined()`; fixed when the result is published
   std::optional<waiter_list> waiters;  // made under the shard's mutex, before the call ends
   bool watched = false;  // whether the wait graph is shown who leads; by the shard's mutex
-  std::shared_future<Value> future;  // for the caller that began the call, if it does not lead it
-  bool lost = false;                 // in a forked child: whoever leads the call is not in it
+  // For asynchronous waiters; none if nobody has joined it. Made under the shard's mutex, then fixed.
+  std::shared_future<Value> future;
+  bool lost = false;  // in a forked child: whoever leads the call is not in it
   wait_node node;
   block_ptr alive;  // keeps the shard for asynchronous waiters that leave; by the shard's mutex
 };
@@ -56,13 +63,14 @@ struct channel {
 /// call that nobody joins costs no allocation: most calls end alone, and a promise takes two.
 template <class Key, class Value>
 struct shared_state {
-  std::optional<detail::channel<Value>> channel;        // empty until a caller waits in it
-  std::size_t waiters = 0;                              // callers that wait now
-  std::chrono::steady_clock::time_point waiting_since;  // without a break
-  bool leader_waits = false;                            // the caller that began it, elsewhere
-  bool joined = false;                                  // whether any caller has followed
-  bool handed_out = false;                              // whether any caller was given the future
-  std::shared_ptr<call_handle<Key, Value>> handle;      // null until a caller needs it
+  std::optional<detail::channel<Value>> channel;  // empty until a caller waits in it
+  std::size_t waiters = 0;                        // callers that wait now
+  /// Without a break; the epoch: nobody waits yet.
+  std::chrono::steady_clock::time_point waiting_since;
+  bool leader_waits = false;                        // the caller that began it, elsewhere
+  bool joined = false;                              // whether any caller has followed
+  bool handed_out = false;                          // whether any caller was given the future
+  std::shared_ptr<call_handle<Key, Value>> handle;  // null until a caller needs it
 };
 
 /// One in-flight call. It lives in its leader's frame (on an executor: on the heap) from before it
@@ -82,6 +90,12 @@ struct call {
 
   /// How many callers wait for it.
   [[nodiscard]] std::size_t waiters() const noexcept { return shared ? shared->waiters : 0; }
+
+  /// Returns: since when there has been one of them without a break; `now` if there is none.
+  [[nodiscard]] auto waiting_since(std::chrono::steady_clock::time_point now) const noexcept {
+    const bool waits = shared && shared->waiting_since != std::chrono::steady_clock::time_point();
+    return waits ? shared->waiting_since : now;
+  }
 
   /// How many of them have joined it.
   [[nodiscard]] std::size_t followers() const noexcept {

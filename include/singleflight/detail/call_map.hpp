@@ -115,6 +115,15 @@ class alignas(64) call_map {
     return {c.shared->channel->future, c.shared->handle};
   }
 
+  /// Returns: the handle of the call that a caller is about to join.
+  /// Throws: `std::bad_alloc`, and then no other caller notices.
+  const std::shared_ptr<handle_type>& make_handle_to_join(call_type& c, wait_needs needs)
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    if (!c.shared) c.shared.emplace();
+    if (!c.shared->channel) c.shared->channel.emplace();
+    return make_handle(c, needs);
+  }
+
   /// Returns: the handle of the call, with what a caller needs of it.
   /// Throws: `std::bad_alloc`, and then no other caller notices.
   const std::shared_ptr<handle_type>& make_handle(call_type& c, wait_needs needs)
@@ -123,6 +132,7 @@ class alignas(64) call_map {
     std::shared_ptr<handle_type>& handle = c.shared->handle;
     if (handle == nullptr) {
       handle = std::make_shared<handle_type>();
+      handle->home = this;
       handle->running = &c;
     }
     if (needs.to_be_woken && !handle->waiters) handle->waiters.emplace();
@@ -139,30 +149,33 @@ class alignas(64) call_map {
     if (c.shared->handle->watched) show_leader(c);
   }
 
-  /// Counts one more waiter. The interest of that caller is counted already.
-  void add_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.shared->waiters == 0) c.shared->waiting_since = std::chrono::steady_clock::now();
+  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits. From
+  /// when on, `begin_to_wait` says.
+  void add_beginner(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.shared->leader_waits = true;
     ++c.shared->waiters;
     ++stats_.waiting;
   }
 
-  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits.
-  void add_beginner(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    c.shared->leader_waits = true;
-    add_waiter(c);
+  /// Notes that a caller waits from now on, unless one has been waiting. Not earlier than that, since to
+  /// read the clock costs as much as all else that a short call does.
+  void begin_to_wait(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    auto& since = c.shared->waiting_since;
+    if (since == std::chrono::steady_clock::time_point()) since = std::chrono::steady_clock::now();
   }
 
   /// Counts a caller among those that have joined the call and wait for it.
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     // Not for a caller that is refused: the promise, which then nobody keeps, would break, which takes
     // memory that may not be there.
-    if (!c.shared->joined && c.shared->handle != nullptr) {
-      c.shared->handle->future = c.shared->channel->future;
-    }
+    handle_type* const handle = c.shared->handle.get();
+    if (handle != nullptr && !handle->future.valid()) handle->future = c.shared->channel->future;
     c.shared->joined = true;
     c.shared->handed_out = true;
     ++c.interested;
-    add_waiter(c);
+    begin_to_wait(c);
+    ++c.shared->waiters;
+    ++stats_.waiting;
   }
 
   /// Takes back one caller's interest in a call that runs. If it was the last, unlists the call.
@@ -176,7 +189,7 @@ class alignas(64) call_map {
 
   /// Takes back one caller's wait for a call that runs. Returns: as `remove_interest`.
   [[nodiscard]] stop_source remove_waiter(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    --c.shared->waiters;
+    if (--c.shared->waiters == 0) c.shared->waiting_since = {};
     --stats_.waiting;
     return remove_interest(c);
   }
@@ -263,6 +276,7 @@ class alignas(64) call_map {
     if (!c.shared) return;
     const std::size_t gone = c.followers();
     c.shared->waiters -= gone;
+    if (c.shared->waiters == 0) c.shared->waiting_since = {};
     c.interested -= gone;
     stats_.waiting -= gone;
     // Points into their frames.

@@ -21,17 +21,17 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// Starts the loader of a call that has begun, on this thread, which leads the call until it has been
 /// started. If `load()` throws, so fails the call.
 template <class Key, class Value, class Load>
-void start(const std::shared_ptr<owned_call<Key, Value>>& begun, Load&& load) {
+void start(owned_call<Key, Value>& begun, Load&& load) {
   {
     const leading here;
     try {
       std::forward<Load>(load)();
     } catch (...) {
-      begun->fail(current_failure());
+      begun.fail(current_failure());
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
     }
   }
-  begun->started();
+  begun.started();
 }
 
 /// A caller that is called back. Owned by itself while it waits, then by who calls it back.
@@ -47,7 +47,8 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
   template <class O, class S, class D>
   callback_wait(Group& group, key_type&& key, O&& on, const async_options& options, S&& start,
                 D&& done)
-      : base(inlined ? base::kind::inlined : base::kind::bound, &wake, options),
+      : base(type_of_callbacks, &options_),
+        options_(options),
         group_(group),
         key_(std::move(key)),
         on_(std::forward<O>(on)),
@@ -57,20 +58,22 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
 
   /// Throws: what entering throws, and then `done` is not called.
   static void enter(const std::shared_ptr<callback_wait>& me) {
-    std::shared_ptr<owned_call<key_type, value_type>> begun;
     entered now;
-    me->called_back_.store(false);
-    me->by = me;
+    me->called_back_.store(false, std::memory_order_relaxed);  // no task is out
+    me->itself_ = me;
     try {
       me->heed_stops();
-      now = async_access::enter(me->group_, *me, std::as_const(me->key_), begun);
+      now = async_access::enter(me->group_, *me, std::as_const(me->key_));
     } catch (...) {
-      me->by.reset();
+      me->itself_.reset();
       throw;
     }
     if (now == entered::begun) {
+      std::shared_ptr<owned_call<key_type, value_type>> begun = me->begun();
       try {
-        detail::start(begun, [&] { std::move(me->start_)(leader_maker::make<value_type>(begun)); });
+        detail::start(*begun, [&] {
+          std::move(me->start_)(leader_maker::make<value_type>(std::move(begun)));
+        });
       } catch (...) {  // this thread ends
         if (me->finish_start() == entered::ready) me->be_ready();
         throw;
@@ -86,7 +89,7 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
     if constexpr (inlined) {
       trampoline::run(*this);
     } else {
-      this->post(std::move(this->by));
+      this->post(std::move(itself_));
     }
   }
 
@@ -100,9 +103,14 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
 
   static void wake(waiter_node& n) noexcept {
     auto& woken = static_cast<callback_wait&>(n);
-    const std::shared_ptr<poster> keep = std::move(woken.by);
-    call_back(std::static_pointer_cast<callback_wait>(keep));
+    const std::shared_ptr<callback_wait> keep = std::move(woken.itself_);
+    call_back(keep);
   }
+  static std::shared_ptr<poster> poster_of(waiter_node& n) noexcept {
+    return std::move(static_cast<callback_wait&>(n).itself_);
+  }
+  static constexpr waiter_node::type type_of_callbacks{
+      inlined ? base::resumed::inlined : base::resumed::bound, &wake, &poster_of};
 
   void post(std::shared_ptr<poster> self) noexcept override {
     const task resume{std::static_pointer_cast<callback_wait>(std::move(self))};
@@ -127,12 +135,14 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
     std::move(me->done_)(me->take_outcome());
   }
 
+  typename base::chosen options_;
   Group& group_;
   const key_type key_;
   On on_;
   Start start_;
   Done done_;
   std::atomic<bool> called_back_ = false;
+  std::shared_ptr<callback_wait> itself_;  // while it waits
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail

@@ -28,7 +28,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// A call whose loader runs on an executor. Owned by the tasks that the executor has been given; the
 /// last of them to go without having been run fails the call.
 template <class Key, class Value, class Fn>
-class executor_call : public owned_call<Key, Value> {
+class executor_call : public owned_call<Key, Value>,
+                      public std::enable_shared_from_this<executor_call<Key, Value, Fn>> {
   using base = owned_call<Key, Value>;
 
  public:
@@ -73,6 +74,9 @@ class executor_call : public owned_call<Key, Value> {
   }
 
  private:
+  [[nodiscard]] std::shared_ptr<owned_calls::member> keep() noexcept override {
+    return this->weak_from_this().lock();
+  }
   void destroy_loader() noexcept override { fn_.reset(); }
   [[nodiscard]] std::exception_ptr why_dropped() const noexcept override {
     return make_call_error(reason::task_dropped);

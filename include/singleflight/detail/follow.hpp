@@ -52,15 +52,19 @@ class wait_limits {
   clock::time_point deadline_;
 };
 
-/// What has become of one entry so far.
-struct entry {
-  std::size_t failures = 0;  // of calls that it followed
-  bool counted = false;      // as led, joined or rejected, which happens once
+/// One entry in the counters.
+struct account {
+  bool counted = false;  // as led, joined or rejected, which happens once
 
   template <class Shard>
   void count(Shard& home, typename Shard::counter which) SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (!std::exchange(counted, true)) home.count(which);
   }
+};
+
+/// What has become of one entry so far.
+struct entry : account {
+  std::size_t failures = 0;  // of calls that it followed
 };
 
 /// Whether a call waits for another one, through others or not.
@@ -176,6 +180,7 @@ class waiter {
     began_ = true;
     ticket_ = own->prepare_future(own, needs());
     home.add_beginner(own->get());
+    home.begin_to_wait(own->get());
   }
 
   /// Waits for the call to end, or for this caller to leave it.

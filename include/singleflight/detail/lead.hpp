@@ -33,14 +33,14 @@ void count_failure(call_map<Key, Value>& home) noexcept {
   home.count(&group_stats::failed);
 }
 
-/// Tells those who do not wait in the future that the result is there: other waiters and the wait
-/// graph.
+/// Tells those who do not wait in the future that the result is there: the wait graph and, if there can
+/// be any, other waiters.
 template <class Key, class Value>
-void announce(call<Key, Value>& own) noexcept {
+void announce(call<Key, Value>& own, bool to_waiters = true) noexcept {
   const std::shared_ptr<call_handle<Key, Value>>& handle = own.shared->handle;
   if (handle == nullptr) return;
   if (handle->watched) the_wait_graph().end(handle->node);
-  if (handle->waiters) handle->waiters->publish(handle);
+  if (to_waiters && handle->waiters) handle->waiters->publish(handle);
 }
 
 template <class Key, class Value>
@@ -106,7 +106,8 @@ template <class Key, class Value>
   }
 }
 
-/// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it.
+/// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it, and
+/// announces it.
 /// Returns: whether the value was moved to who gets it.
 template <class Key, class Value, class Keep>
 bool end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
@@ -123,15 +124,7 @@ bool end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& 
       return false;
     }
   }
-  bool kept = true;
-  try {
-    keep(value);
-  } catch (...) {
-    detail::count_failure(home);
-    kept = false;
-  }
-  if (own.shared) detail::announce(own);
-  return kept;
+  return keep(value);
 }
 
 /// Leads a call from its loader to its published result.

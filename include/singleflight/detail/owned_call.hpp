@@ -39,9 +39,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// it; empty, which is claimed with its key gone. It may outlive the group: an empty one touches only
 /// itself, and so does one that a forked child has lost.
 template <class Key, class Value>
-class owned_call : public owned_calls::member,
-                   public open_call<Value>,
-                   public std::enable_shared_from_this<owned_call<Key, Value>> {
+class owned_call : public owned_calls::member, public open_call<Value> {
  public:
   using shard = call_map<Key, Value>;
   using handle_type = call_handle<Key, Value>;
@@ -57,6 +55,8 @@ class owned_call : public owned_calls::member,
         body_(std::in_place, hash, std::forward<K>(key), std::this_thread::get_id(),
               std::move(stop)) {
     body_->shared.emplace();
+    handle_.home = &home;
+    handle_.owned = this;
     handle_.running = &*body_;
     handle_.alive = alive;
     handle_.node.by_thread = on_executor;
@@ -125,7 +125,9 @@ class owned_call : public owned_calls::member,
     phase now = phase::starting;
     if (!phase_.compare_exchange_strong(now, phase::open) && now == phase::given_up) return drop();
     const lock guard(home_.mutex);
-    if (handle_.running != nullptr && !taken_) home_.set_leader(*handle_.running, {});
+    if (handle_.running == nullptr) return;
+    if (get().shared->leader_waits) home_.begin_to_wait(get());
+    if (!taken_) home_.set_leader(get(), {});
   }
 
   /// Makes this thread the call's leader, which runs its loader to the end of the call.
@@ -135,6 +137,15 @@ class owned_call : public owned_calls::member,
     taken_ = true;
     home_.set_leader(get(), std::this_thread::get_id());
     return get().interested > 0;
+  }
+
+  /// The same for a call that somebody may have ended already.
+  void run_here() noexcept override {
+    if (lost()) return;
+    const lock guard(home_.mutex);
+    if (handle_.running == nullptr) return;
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
   }
 
   /// Whether all who wait have been woken. A thread that sees it sees the result.
@@ -151,7 +162,7 @@ class owned_call : public owned_calls::member,
   [[nodiscard]] result<Value> take() {
     if (handle_.joined) {
       static_cast<void>(handle_.future.get());
-      return result_maker::of<Value>(std::move(handle_.future), true, true);
+      return result_maker::of<Value>(std::shared_future<Value>(handle_.future), true, true);
     }
     if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
     return detail::keep<Key, Value>(home_, *value_);
@@ -194,9 +205,17 @@ class owned_call : public owned_calls::member,
         value_.emplace(std::move(unshared));
       } catch (...) {
         error_ = current_failure();
-        throw;
+        detail::count_failure(home_);
       }
+      detail::announce(get(), !begins_here());
+      return error_ == nullptr;
     });
+  }
+
+  /// Whether this thread, which has ended the call, is about to return to the caller that begins it,
+  /// which sees for itself that it has ended, and is in no list yet.
+  [[nodiscard]] bool begins_here() noexcept {
+    return !taken_ && get().leader == std::this_thread::get_id();
   }
 
   void fail_claimed(std::exception_ptr why) noexcept {
@@ -215,7 +234,7 @@ class owned_call : public owned_calls::member,
   std::atomic<phase> phase_ = phase::made;
 
   // Guarded by the shard's mutex.
-  bool taken_ = false;  // whether the thread that claimed it leads it
+  bool taken_ = false;  // whether the thread that is to end it leads it
 
   /// Of who claimed it: whether it has ended with a value.
   [[nodiscard]] bool has_value() const noexcept { return has_value_; }
@@ -237,9 +256,6 @@ class owned_call : public owned_calls::member,
     body_.reset();
   }
 
-  [[nodiscard]] std::shared_ptr<owned_calls::member> keep() noexcept override {
-    return this->weak_from_this().lock();
-  }
   void drop() noexcept override {
     if (claim()) fail_claimed(why_dropped());
   }

@@ -31,8 +31,8 @@ class owned_calls {
    protected:
     ~member() = default;
 
-    /// Returns: what keeps the call alive, or null if it is being destroyed.
-    [[nodiscard]] virtual std::shared_ptr<member> keep() noexcept = 0;
+    /// Returns: what keeps the call alive, or null if it is being destroyed, or is in no list.
+    [[nodiscard]] virtual std::shared_ptr<member> keep() noexcept { return nullptr; }
     /// Fails the call as dropped unless a thread has begun to run it.
     virtual void drop() noexcept = 0;
 

@@ -21,8 +21,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// thread waits on a condition variable of its own frame, so that to stop one wakes no other.
 class thread_waiter : public waiter_node {
  public:
-  explicit thread_waiter(waiter_list& all) noexcept
-      : waiter_node(kind::thread, &notify), all_(all) {
+  explicit thread_waiter(waiter_list& all) noexcept : waiter_node(of_threads), all_(all) {
     const lock guard(all_.mutex);
     all_.add(*this);
   }
@@ -56,6 +55,7 @@ class thread_waiter : public waiter_node {
   static void notify(waiter_node& n) noexcept {
     static_cast<thread_waiter&>(n).changed_.notify_one();
   }
+  static constexpr type of_threads{resumed::by_thread, &notify, nullptr};
 
   waiter_list& all_;
   std::condition_variable changed_;

@@ -37,6 +37,23 @@ class leading {
   leading& operator=(const leading&) = delete;
 };
 
+/// The same for user code that may continue on another thread, as a fiber can, which costs this thread
+/// nothing but a search.
+class leading_from_here {
+ public:
+  SINGLEFLIGHT_DETAIL_NOINLINE leading_from_here() noexcept : count_(&calls_led_by_this_thread) {
+    ++*count_;
+  }
+  SINGLEFLIGHT_DETAIL_NOINLINE ~leading_from_here() {
+    if (count_ == &calls_led_by_this_thread) --*count_;
+  }
+  leading_from_here(const leading_from_here&) = delete;
+  leading_from_here& operator=(const leading_from_here&) = delete;
+
+ private:
+  std::size_t* const count_;
+};
+
 struct wait_edge;
 
 /// A call in the wait graph. Lives in the handle of the call, and may outlive the call.

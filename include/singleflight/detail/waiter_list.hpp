@@ -32,21 +32,24 @@ class poster {
 /// between the end of the call, a stop request and the destruction of the frame: the one that takes
 /// the waiter out wakes it, or not, and nobody else does.
 struct waiter_node {
-  enum class kind {
-    thread,  // woken under the mutex, which keeps its frame alive; leaves the list itself
-    bound,   // taken out and posted, before those that are resumed inline
-    inlined  // taken out and resumed on this thread, after all others, by a trampoline
+  enum class resumed {
+    by_thread,  // woken under the mutex, which keeps its frame alive; leaves the list itself
+    bound,      // taken out and posted, before those that are resumed inline
+    inlined     // taken out and resumed on this thread, after all others, by a trampoline
   };
-  using wake_function = void(waiter_node&) noexcept;
+  /// What all waiters of one type have in common.
+  struct type {
+    resumed how;
+    void (*wake)(waiter_node&) noexcept;  // may free it; none of a bound one
+    std::shared_ptr<poster> (*poster_of)(waiter_node&) noexcept;  // of a bound one, once
+  };
 
-  waiter_node(kind k, wake_function* w) noexcept : how(k), wake(w) {}
+  explicit waiter_node(const type& t) noexcept : is(t) {}
   waiter_node(const waiter_node&) = delete;  // linked by address
   waiter_node& operator=(const waiter_node&) = delete;
   ~waiter_node() = default;
 
-  const kind how;
-  wake_function* const wake;   // may free the waiter; none of a bound one
-  std::shared_ptr<poster> by;  // of a bound one
+  const type& is;
 
   // Guarded by the mutex of the list.
   waiter_node* next = nullptr;
@@ -109,18 +112,22 @@ class waiter_list {
   /// `owner` owns the list, which the last waiter may free otherwise.
   template <class Owner>
   void publish(const std::shared_ptr<Owner>& owner) noexcept {
+    bool some_bound = false;
+    bool some_inlined = false;
     {
       const lock guard(mutex);
       published_ = true;
-      for (waiter_node* n = threads_.first; n != nullptr; n = n->next) n->wake(*n);
-      if (bound_.first == nullptr && inlined_.first == nullptr) return;
+      for (waiter_node* n = threads_.first; n != nullptr; n = n->next) n->is.wake(*n);
+      some_bound = bound_.first != nullptr;
+      some_inlined = inlined_.first != nullptr;
     }
+    if (!some_bound && !some_inlined) return;
     const std::shared_ptr<waiter_list> me(owner, this);
-    while (std::shared_ptr<poster> by = pop_bound()) {
+    while (std::shared_ptr<poster> by = some_bound ? pop_bound() : nullptr) {
       poster& p = *by;
       p.post(std::move(by));
     }
-    resume_inlined(me);
+    if (some_inlined) resume_inlined(me);
   }
 
   /// In a forked child: lets go of all waiters, which belong to threads that it lacks.
@@ -139,9 +146,9 @@ class waiter_list {
   static void resume_inlined(const std::shared_ptr<waiter_list>& list) noexcept;
 
   [[nodiscard]] waiter_queue& queue_of(const waiter_node& n) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    return n.how == waiter_node::kind::thread  ? threads_
-           : n.how == waiter_node::kind::bound ? bound_
-                                               : inlined_;
+    return n.is.how == waiter_node::resumed::by_thread ? threads_
+           : n.is.how == waiter_node::resumed::bound   ? bound_
+                                                       : inlined_;
   }
 
   /// Takes all that it needs of the waiter under the mutex: whoever finds the waiter gone from the list
@@ -149,7 +156,7 @@ class waiter_list {
   [[nodiscard]] std::shared_ptr<poster> pop_bound() noexcept {
     const lock guard(mutex);
     waiter_node* const n = bound_.pop();
-    return n != nullptr ? std::move(n->by) : nullptr;
+    return n != nullptr ? n->is.poster_of(*n) : nullptr;
   }
 
   /// Returns: the next waiter for `here` to resume. Null if there is none; then `here`, if it had the
@@ -226,7 +233,7 @@ class trampoline {
   void resume_all() noexcept {
     for (;;) {
       if (waiter_node* const n = ready_.pop()) {
-        n->wake(*n);
+        n->is.wake(*n);
       } else if (const std::shared_ptr<waiter_list> next = pop()) {
         resume_all_of(*next);
       } else {
@@ -236,7 +243,7 @@ class trampoline {
   }
 
   void resume_all_of(waiter_list& list) const noexcept {
-    while (waiter_node* const n = list.pop_inlined(this)) n->wake(*n);
+    while (waiter_node* const n = list.pop_inlined(this)) n->is.wake(*n);
   }
 
   /// Returns: false if another thread has the list, on which this one must not depend.

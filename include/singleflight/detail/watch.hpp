@@ -201,7 +201,7 @@ class watch {
   watch& operator=(const watch&) = delete;
 
   /// To be called each time that the caller enters.
-  void enters(const entry& me) noexcept { again_ = me.counted; }
+  void enters(const account& me) noexcept { again_ = me.counted; }
 
   // --- Under the lock of the shard -----------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class watch<Observer, Key, false> {
 
   explicit watch(const observer_holder<Observer, false>&) noexcept {}
 
-  static void enters(const entry&) noexcept {}
+  static void enters(const account&) noexcept {}
   template <class Call>
   static void supersedes(const Call&) noexcept {}
   template <class Own, class Call>

@@ -4,4 +4,4 @@
 # file: detail/owned_call.hpp
 # scenario: async_then_call
 # oracle: a caller was refused who is in no circle
-s/\&\& !taken_\)/\&\& phase_.load() == phase::open)/
+s/if \(!taken_\) home_/if (phase_.load() == phase::open) home_/
