@@ -19,8 +19,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Starts the loader of a call that has begun, on this thread, which leads the call until it has been
-/// started. If `load()` throws, so fails the call.
+/// Starts the loader of a call that has begun, on this thread, which leads the call until it has
+/// been started. If `load()` throws, so fails the call.
 template <class Key, class Value, class Load>
 void start(owned_call<Key, Value>& begun, Load&& load) {
   {
@@ -93,8 +93,8 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
     }
   }
 
-  /// Given to the executor. The first to be run calls back; if all are dropped, the caller is gone. Others
-  /// may be run late, when the caller waits for its next attempt.
+  /// Given to the executor. The first to be run calls back; if all are dropped, the caller is gone.
+  /// Others may be run late, when the caller waits for its next attempt.
   struct task {
     std::shared_ptr<callback_wait> waiting;
     std::uint32_t turn;
