@@ -224,6 +224,9 @@ def section_reached(results):
         row("the last of 256 followers, times a bare `shared_future`", "≤ 1.1", wake(256), at_most(1.1)),
         row("copies of a 1 MB value that 9 callers share", "0",
             results.get("growth/shared/bytes:1000000/singleflight", "copies"), at_most(0)),
+        *(row(f"a bulk of 100 {keys} keys, a loader that does nothing: times faster than 100 `do_call`s", "≥ 1",
+              ratio(f"bulk/empty/key:{keys}/keys:100/do_call", f"bulk/empty/key:{keys}/keys:100/do_many", "cpu_time"),
+              at_least(1)) for keys in ("integer", "string")),
         *(row(f"the last of {n:,} coroutines resumed inline: times earlier than of as many goroutines", "≥ 10",
               ratio(f"herd/waiters:{n}/go", f"herd/waiters:{n}/coroutines_inline", "last_us"), at_least(10))
           for n in HERDS),
@@ -379,6 +382,29 @@ def section_extras(results):
     return table(["", "a call", "times plain"], rows)
 
 
+def section_bulk(results):
+    kinds = {"empty/key:integer": "integer keys, a loader that does nothing",
+             "empty/key:string": "string keys, likewise",
+             "50us/key:string": "string keys, a query of 50 µs"}
+    rows = []
+    for kind, title in kinds.items():
+        for keys in (1, 10, 100, 1000):
+            many, single = (results.get(f"bulk/{kind}/keys:{keys}/{how}", "cpu_time") for how in ("do_many", "do_call"))
+            rows.append([title, f"{keys:,}", *(cell(figure, lambda ns: f"{number(ns / keys)} ns") for figure in (many, single)),
+                         cell(single.over(many), spread=False) if many and single else ""])
+    return table(["", "keys", "`do_many`, a key", "as many `do_call`s, a key", "times faster"], rows)
+
+
+def section_read(results):
+    ns = lambda value: f"{number(value)} ns"
+    rows = []
+    for what, title in (("hit", "a hit"), ("miss", "a miss")):
+        bare, through = (results.get(f"read/{what}/{how}", "cpu_time") for how in ("bare", "read_through"))
+        rows.append([title, cell(bare, ns), cell(through, ns),
+                     cell(through.over(bare), spread=False) if bare and through else ""])
+    return table(["", "bare cache", "`read_through`", "times"], rows)
+
+
 def section_growth(results):
     ns = lambda value: f"{number(value)} ns"
 
@@ -510,7 +536,7 @@ def section_leave(results):
 SECTIONS = {
     "machine": section_machine, "reached": section_reached, "cost": section_cost, "threads": section_threads,
     "one_key": section_one_key, "callers": section_callers, "zipf": section_zipf, "wake": section_wake,
-    "saving": section_saving, "extras": section_extras, "growth": section_growth,
+    "saving": section_saving, "extras": section_extras, "bulk": section_bulk, "read": section_read, "growth": section_growth,
     "fleet": section_fleet,
     "herd": section_herd, "waiter": section_waiter, "hot": section_hot, "unjoined": section_unjoined,
     "leave": section_leave,

@@ -90,5 +90,13 @@ TEST(AsyncGuide, ACircleIsRefused) {
   EXPECT_TRUE(loop.refused);
 }
 
+TEST(AsyncGuide, APageIsLoadedByOneQuery) {
+  const int loads = db.loads;
+  started<std::vector<std::string>> page(block_7::get_page({"letter", "nothing", "welcome"}));
+  run();
+  EXPECT_EQ(page.result, (std::vector<std::string>{", friend", "(none)", "Hello"}));
+  EXPECT_EQ(db.loads, loads + 1);
+}
+
 }  // namespace
 }  // namespace async_guide

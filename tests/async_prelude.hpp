@@ -56,15 +56,21 @@ class database {
   /// Resumes its caller when the answers are run.
   task<template_details> async_load(std::string id, std::stop_token unwanted = {}) {
     ++loads;
-    struct answer {
-      queue& q;
-      [[nodiscard]] bool await_ready() const noexcept { return false; }
-      void await_suspend(std::coroutine_handle<> h) const { q.post(h); }
-      void await_resume() const noexcept {}
-    };
     co_await answer{answers_};
     told_to_stop = unwanted.stop_requested();
     co_return rows.at(id);
+  }
+
+  /// The rows that there are, by one query.
+  template <class Ids>
+  task<std::map<std::string, template_details>> async_load_many(const Ids& ids) {
+    ++loads;
+    std::map<std::string, template_details> found;
+    for (const std::string& id : ids) {
+      if (rows.count(id) > 0) found.emplace(id, rows.at(id));
+    }
+    co_await answer{answers_};
+    co_return found;
   }
 
   /// Calls `done` when the answers are run.
@@ -79,6 +85,13 @@ class database {
       {"welcome", {"Hello"}}, {"letter", {", friend", "welcome"}}, {"loop", {"o", "loop"}}};
 
  private:
+  struct answer {
+    queue& q;
+    [[nodiscard]] bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> h) const { q.post(h); }
+    void await_resume() const noexcept {}
+  };
+
   queue& answers_;
 };
 

@@ -324,6 +324,36 @@ TEST(Allocations, AreOneAndAPromiseToBeginACallOnAnExecutor) {
             1 + allocations_of_a_promise);
 }
 
+// The keys, their outcomes, the batch and its order, the hash table: one block each, however many keys.
+TEST(Allocations, OfManyKeysAreNoneForEachKeyButItsOwn) {
+  const auto cost_of_many = [](const auto& keys) {
+    using key = typename std::decay_t<decltype(keys)>::value_type;
+    group<key, int> g({.shards = 1});
+    int invocations = 0;
+    const auto ask = [&] {
+      const auto rows = g.do_many(keys, [&](auto& missing) {
+        ++invocations;
+        for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, 42);
+      });
+      EXPECT_EQ(rows.back().value(), 42);
+    };
+    ask();  // the shard makes room for so many calls, once
+    const auto cost = cost_of(ask).allocations;
+    EXPECT_EQ(invocations, 2);
+    return cost;
+  };
+  std::vector<int> numbers;
+  std::vector<std::string> texts;
+  for (int i = 0; i < 100; ++i) {
+    numbers.push_back(i);
+    texts.push_back(long_key + std::to_string(i));
+  }
+  const auto blocks = cost_of_many(std::vector<int>{1});
+  EXPECT_LE(blocks, 5);
+  EXPECT_EQ(cost_of_many(numbers), blocks);
+  EXPECT_EQ(cost_of_many(texts), blocks + 100);
+}
+
 TEST(Allocations, OfASnapshotGrowWithTheLogarithmOfTheCalls) {
   group<int, int> g({.shards = 512});
   std::vector<std::function<void()>> tasks;
@@ -523,6 +553,23 @@ TEST(Locks, AreTwoToBecomeTheLeaderOfACallAndOneToEndIt) {
   };
   EXPECT_EQ(cost_of(begin).locks, 2);
   EXPECT_EQ(cost_of([&] { std::move(*lead).set_value(42); }).locks, 1);
+}
+
+TEST(Locks, OfManyKeysAreOneForEachShardToEnterAndOneToSettleAKeyOrEachShard) {
+  group<int, int> g({.shards = 4});
+  std::vector<int> keys;
+  for (int i = 0; i < 100; ++i) keys.push_back(i);
+  int entered = 0;
+  const auto settle_each = [&](auto& missing) {
+    entered = locks_of_this_thread;
+    for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, 42);
+  };
+  const int before = locks_of_this_thread;
+  EXPECT_EQ(cost_of([&] { (void)g.do_many(keys, settle_each); }).locks, 4 + 100);
+  EXPECT_EQ(entered - before, 4) << "one for each shard";
+  EXPECT_EQ(cost_of([&] { (void)g.do_many(keys, [](auto& missing) { missing.rest(42); }); }).locks,
+            4 + 4);
+  EXPECT_EQ(cost_of([&] { (void)g.do_many(keys, [](auto&) {}); }).locks, 4 + 4) << "they fail";
 }
 
 TEST(Locks, AreOneToForgetAndOneForEachShardToLook) {

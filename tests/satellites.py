@@ -222,7 +222,7 @@ def check_lists():
 PARTS = ["mutation", "schedules", "differential", "model"]
 
 # What uses the headers and is built by ./dev verify alone.
-COMPILED = ["tests/schedules/world.cpp", "tests/schedules/scenarios.cpp", "tests/schedules/explorer.cpp",
+COMPILED = ["tests/schedules/world.cpp", "tests/schedules/scenarios.cpp", "tests/schedules/rows.cpp", "tests/schedules/explorer.cpp",
             "tests/stress/stress.cpp", "tests/differential/replay.cpp", "tests/fuzz/fuzz.cpp",
             "tests/fuzz/fleet_fuzz.cpp"]
 

@@ -3,6 +3,7 @@
 #define SINGLEFLIGHT_ASYNC_OPTIONS_HPP
 
 #include <cstddef>
+#include <limits>
 
 #include "call_context.hpp"
 #include "detail/config.hpp"
@@ -38,6 +39,15 @@ struct async_options {
   /// The call inside whose loader this call is made, and which waits for it: lets a circle of waits be
   /// refused. Looked at when the caller enters; null if it is inside none.
   const call_context* inside = nullptr;
+};
+
+/// What an asynchronous caller wants that asks for many keys at once.
+struct async_bulk_options {
+  /// Of each key. A key whose call failed and that is tried again is loaded by itself.
+  async_options call = {};
+
+  /// As `bulk_options::max_batch`: the next keys are asked for when all before are answered.
+  std::size_t max_batch = (std::numeric_limits<std::size_t>::max)();
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

@@ -15,7 +15,9 @@
 #include "call_context.hpp"
 #include "call_error.hpp"
 #include "detail/async_wait.hpp"
+#include "detail/awaitable.hpp"
 #include "detail/callback_wait.hpp"
+#include "detail/co_bulk.hpp"
 #include "detail/config.hpp"
 #include "detail/loader.hpp"
 #include "detail/owned_call.hpp"
@@ -26,7 +28,7 @@
 #include "leader.hpp"
 #include "result.hpp"
 
-// Makes `group::co_call` and `group::drained` usable:
+// Makes `group::co_call`, `group::co_call_many` and `group::drained` usable:
 //
 //     task<template_details> get(std::string id) {
 //       if (auto hit = cache.find(id)) co_return *hit;
@@ -61,53 +63,6 @@
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
-
-// --- What can be awaited --------------------------------------------------------------------------
-
-template <class T>
-concept member_co_await = requires(T&& t) {
-  std::forward<T>(t).operator co_await();
-};
-template <class T>
-concept free_co_await = requires(T&& t) {
-  operator co_await(std::forward<T>(t));
-};
-
-template <class T>
-decltype(auto) awaiter_of(T&& t) {
-  if constexpr (member_co_await<T>) {
-    return std::forward<T>(t).operator co_await();
-  } else if constexpr (free_co_await<T>) {
-    return operator co_await(std::forward<T>(t));
-  } else {
-    return std::forward<T>(t);
-  }
-}
-
-/// The coroutine that awaits what a loader returns. Frees itself when it is done.
-struct driver {
-  struct promise_type {
-    [[nodiscard]] driver get_return_object() const noexcept { return {}; }
-    [[nodiscard]] std::suspend_never initial_suspend() const noexcept { return {}; }
-    [[nodiscard]] std::suspend_never final_suspend() const noexcept { return {}; }
-    void return_void() const noexcept {}
-    [[noreturn]] void unhandled_exception() const noexcept { std::terminate(); }
-  };
-};
-
-template <class Awaiter>
-concept awaiter = requires(Awaiter& a, std::coroutine_handle<driver::promise_type> h) {
-  static_cast<bool>(a.await_ready());
-  a.await_suspend(h);
-  a.await_resume();
-};
-
-template <class T>
-concept awaitable =
-    awaiter<std::remove_reference_t<decltype(detail::awaiter_of(std::declval<T>()))>>;
-
-template <class T>
-using awaited = decltype(detail::awaiter_of(std::declval<T>()).await_resume());
 
 // --- Starting the loader ---------------------------------------------------------------------------
 

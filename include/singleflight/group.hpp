@@ -61,7 +61,10 @@ namespace detail {
 /// What coroutines need, of coroutine.hpp.
 template <class Group>
 struct include_singleflight_coroutine_hpp;
+template <class Group>
+struct include_singleflight_coroutine_hpp_for_many;
 struct async_access;
+struct bulk_access;
 }  // namespace detail
 
 /// Coalesces identical requests that are made at the same time: of all the callers that ask for one
@@ -447,6 +450,41 @@ class group {
         "<singleflight/asio.hpp> or <singleflight/boost_asio.hpp>, which have one");
   }
 
+  /// As `do_many`, for a coroutine: `co_await flights.co_call_many(keys, on, load)` gives a
+  /// `std::vector<outcome<Value>>`, an outcome for each position of `keys`. Needs
+  /// <singleflight/coroutine.hpp>.
+  ///
+  /// Effects: the keys are read here; nothing else happens before it is awaited. Then each is that of a
+  ///   call as `co_call` begins or joins it. `load` is invoked once for those of which this caller has
+  ///   begun the calls, at most `max_batch` at a time, on the thread of the coroutine; it is a loader of
+  ///   `do_many`, or returns what can be awaited and gives nothing or a range of pairs of a key and its
+  ///   value. Its batch lives until that is done. The coroutine is resumed when all keys are answered, as
+  ///   one that awaits `co_call`. If it is destroyed before, it is as if it had been stopped.
+  /// Throws: as `do_many`, while the keys are read. Later exceptions are outcomes.
+  /// Complexity: as `async_call` for each key. Lifetime: each batch has a copy of `load`. The group must
+  ///   live until all keys have been asked for, or while one of them may be tried again; hash and
+  ///   equality are copied.
+  template <class Keys = std::initializer_list<Key>, class On, class Load>
+  [[nodiscard]] auto co_call_many(Keys&& keys, On&& on, const async_bulk_options& options,
+                                  Load&& load) {
+    check_resumption<On>();
+    check_bulk_loader<std::decay_t<Load>>();
+    static_assert(std::copy_constructible<std::decay_t<Load>>,
+                  "singleflight: each batch of an asynchronous caller keeps its loader, so the "
+                  "loader must be copyable");
+    check(options.call);
+    max_batch_of(options);
+    return detail::include_singleflight_coroutine_hpp_for_many<group>::call(
+        *this, keys, std::forward<On>(on), options, std::forward<Load>(load));
+  }
+
+  /// As above, with no options.
+  template <class Keys = std::initializer_list<Key>, class On, class Load>
+  [[nodiscard]] auto co_call_many(Keys&& keys, On&& on, Load&& load) {
+    return co_call_many(std::forward<Keys>(keys), std::forward<On>(on), async_bulk_options{},
+                        std::forward<Load>(load));
+  }
+
   /// Follows the listed call of `key` and waits for it, as `do_call` does, or begins one and returns
   /// at once.
   /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any thread.
@@ -523,6 +561,7 @@ class group {
 
  private:
   friend struct detail::async_access;
+  friend struct detail::bulk_access;
   template <class, class, class>
   friend class detail::bulk;
   template <class, class, class, class>
@@ -943,9 +982,10 @@ class group {
     return limits(options);
   }
 
-  [[nodiscard]] static std::size_t max_batch_of(const bulk_options& options) {
+  template <class Options>
+  static std::size_t max_batch_of(const Options& options) {
     if (options.max_batch == 0) {
-      throw std::invalid_argument("singleflight: bulk_options::max_batch must be at least 1");
+      throw std::invalid_argument("singleflight: max_batch must be at least 1");
     }
     return options.max_batch;
   }

@@ -159,6 +159,10 @@ struct leader_maker {
   [[nodiscard]] static leader<Value> make(std::shared_ptr<open_call<Value>> call) noexcept {
     return leader<Value>(std::move(call));
   }
+  template <class Value>
+  [[nodiscard]] static std::shared_ptr<open_call<Value>> take(leader<Value>&& l) noexcept {
+    return l.take();
+  }
 };
 
 }  // namespace detail

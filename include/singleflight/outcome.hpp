@@ -118,6 +118,20 @@ struct outcome_maker {
     o.held_.template emplace<1>(std::move(why));
   }
 
+  /// Another one, which is moved. What moving its value throws is the outcome.
+  template <class Value>
+  static void renew_from(outcome<Value>& o, outcome<Value>&& other) noexcept {
+    if (auto* const r = std::get_if<0>(&other.held_)) {
+      try {
+        renew(o, std::move(*r));
+      } catch (...) {
+        renew<Value>(o, std::current_exception());
+      }
+    } else {
+      renew<Value>(o, std::move(*std::get_if<1>(&other.held_)));
+    }
+  }
+
   /// The same as another, whose value is shared, or which failed.
   template <class Value>
   static void renew_as(outcome<Value>& o, const outcome<Value>& other) {
@@ -126,6 +140,18 @@ struct outcome_maker {
       renew(o, result_maker::again(*shared));
     } else {
       renew(o, other.error());
+    }
+  }
+
+  /// Prepares for `renew_as` what one caller was given. What that throws is the outcome.
+  template <class Value>
+  static void share(outcome<Value>& o) noexcept {
+    auto* const own = std::get_if<0>(&o.held_);
+    if (own == nullptr) return;
+    try {
+      result_maker::put_into_future(*own);
+    } catch (...) {
+      renew(o, std::current_exception());
     }
   }
 

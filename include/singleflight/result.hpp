@@ -193,6 +193,19 @@ struct result_maker {
     }
   }
 
+  /// Puts a value that nobody shares into a future. Throws: what moving the value and the allocation
+  /// throw, and then the value is gone.
+  template <class Value>
+  static void put_into_future([[maybe_unused]] result<Value>& r) {
+    if constexpr (!std::is_void_v<Value>) {
+      Value* const own = std::get_if<result<Value>::own_value>(&r.held_);
+      if (own == nullptr) return;
+      std::promise<Value> promise;
+      promise.set_value(std::move(*own));
+      r.held_.template emplace<result<Value>::shared_value>(promise.get_future().share());
+    }
+  }
+
   /// Of a call whose value is in a future, which is ready.
   template <class Value>
   [[nodiscard]] static result<Value> of(std::shared_future<Value>&& ready, bool shared,

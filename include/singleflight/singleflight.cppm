@@ -10,6 +10,7 @@ module;
 export module singleflight;
 
 export namespace singleflight {
+using singleflight::async_bulk_options;
 using singleflight::async_options;
 using singleflight::batch;
 using singleflight::bulk_options;

@@ -530,6 +530,18 @@ support::detached call_in_a_coroutine(world& w, told& t) {
   }
 }
 
+support::detached many_in_a_coroutine(world& w, told& t) {
+  const auto load = w.load_many();  // likewise
+  try {
+    auto rows = co_await w.co_call_many([&load](auto& missing) { load(missing); });
+    (void)std::move(rows.at(0)).result();
+    (void)std::move(rows.at(1)).result();
+    t.set(world::ours);
+  } catch (...) {
+    t.fail(std::current_exception());
+  }
+}
+
 support::detached wait_in_a_coroutine(world& w, told& t) {
   try {
     co_await w.g.drained();
@@ -602,6 +614,25 @@ const std::vector<operation> asynchronous = {
            told t;
            call_in_a_coroutine(w, t);
            t.expect(w.theirs);
+         },
+     .prepare = a_call,
+     .cannot_unwind = true},
+    {.name = "co_call_many_that_leads",
+     .uses = {allocation, hash, equality, key_copy, key_move, value_move, loader},
+     .perform =
+         [](world& w) {
+           told t;
+           many_in_a_coroutine(w, t);
+           t.expect(w.ours);
+         },
+     .cannot_unwind = true},
+    {.name = "co_call_many_that_joins_and_leads",
+     .uses = {allocation, hash, equality, key_copy, key_move, value_move, loader},
+     .perform =
+         [](world& w) {
+           told t;
+           many_in_a_coroutine(w, t);
+           t.expect(w.ours);
          },
      .prepare = a_call,
      .cannot_unwind = true},

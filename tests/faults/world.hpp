@@ -96,6 +96,11 @@ class world {
     return g.do_many_on(keys, executor, {}, fn);
   }
   template <class Fn>
+  [[nodiscard]] auto co_call_many(const Fn& fn) {
+    const std::vector<key> keys = both_keys();
+    return g.co_call_many(keys, singleflight::resume_inline, fn);
+  }
+  template <class Fn>
   [[nodiscard]] auto co_call(const key& k, const Fn& fn) {
     ++entries_;
     return g.co_call(k, singleflight::resume_inline, fn);

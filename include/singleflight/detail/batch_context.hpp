@@ -97,14 +97,16 @@ class batch_context : public open_batch<Key, Value>, public call_context {
     }
     leadership(const leadership&) = delete;
     leadership& operator=(const leadership&) = delete;
-    ~leadership() {
-      if (of.node_ != nullptr) the_wait_graph().end(*std::exchange(of.node_, nullptr));
-#if defined(__cpp_lib_jthread)
-      of.shown_stop_.store(nullptr);
-      of.stop_.reset();
-#endif
-    }
+    ~leadership() { of.end_leadership(); }
   };
+
+  void end_leadership() noexcept {
+    if (node_ != nullptr) the_wait_graph().end(*std::exchange(node_, nullptr));
+#if defined(__cpp_lib_jthread)
+    shown_stop_.store(nullptr);
+    stop_.reset();
+#endif
+  }
 
   /// To be called after a call of the batch has ended.
   void was_settled() noexcept {
@@ -140,15 +142,19 @@ class batch_context : public open_batch<Key, Value>, public call_context {
   }
 #endif
 
-  /// One node for all of its calls, since one thread leads them.
+  /// One node for all of its calls, since one loader loads them.
   [[nodiscard]] std::shared_ptr<wait_node> get_node() const final {
     const std::lock_guard guard(making_);
     if (node_ == nullptr) {
-      node_ = std::make_shared<wait_node>();
-      node_->leader = leader_;
+      auto node = std::make_shared<wait_node>();
+      show_in_graph(*node);
+      node_ = std::move(node);
     }
     return node_;
   }
+
+  /// Connects its calls with the node that stands for all of them. Throws: `std::bad_alloc`.
+  virtual void show_in_graph(wait_node& batch) const { batch.leader = leader_; }
 
   std::thread::id leader_;
   mutable std::mutex making_;

@@ -17,6 +17,7 @@
 #include "config.hpp"
 #include "fixed_block.hpp"
 #include "follow.hpp"
+#include "hash.hpp"
 #include "stop.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
@@ -121,6 +122,13 @@ class bulk_keys {
   [[nodiscard]] key_type* find(std::uint64_t hash, const Key& key, const KeyEqual& equal) const {
     const std::uint64_t order = order_of(hash);
     return find_from(*place_of(order), order, key, equal);
+  }
+
+  /// As above, by the hash as the user's function gives it.
+  template <class KeyEqual>
+  [[nodiscard]] key_type* find_by_plain_hash(std::size_t hash, const Key& key,
+                                             const KeyEqual& equal) const {
+    return find(std::rotl(mix(hash), shard_bits_), key, equal);
   }
 
   /// Returns: the key after that one, by shard; null after the last. The first one is after null.

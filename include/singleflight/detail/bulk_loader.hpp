@@ -35,6 +35,18 @@ inline constexpr bool owns_its_values = !std::is_reference_v<Found> && requires 
   typename Found::allocator_type;
 };
 
+/// Settles what a loader has returned: a range of pairs of a key and its value.
+template <class Found, class Key, class Value>
+void settle_found(batch<Key, Value>& keys, std::remove_reference_t<Found>& found) {
+  for (auto&& [key, value] : found) {
+    if constexpr (owns_its_values<Found>) {
+      keys.set(key, std::move(value));
+    } else {
+      keys.set(key, value);
+    }
+  }
+}
+
 /// Invokes the loader, and settles what it returns.
 template <class Fn, class Key, class Value>
 void invoke_bulk_loader(Fn& fn, batch<Key, Value>& keys, const call_context& context) {
@@ -43,13 +55,7 @@ void invoke_bulk_loader(Fn& fn, batch<Key, Value>& keys, const call_context& con
     detail::call_bulk_loader(fn, keys, context);
   } else {
     found_type found = detail::call_bulk_loader(fn, keys, context);
-    for (auto&& [key, value] : found) {
-      if constexpr (owns_its_values<found_type>) {
-        keys.set(key, std::move(value));
-      } else {
-        keys.set(key, value);
-      }
-    }
+    detail::settle_found<found_type>(keys, found);
   }
 }
 

@@ -58,6 +58,7 @@ class batch_call final : public owned_call<Key, Value> {
     }
     try {
       detail::publish(this->home_, this->get(), value);
+      this->has_value_ = true;
     } catch (...) {
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
     }

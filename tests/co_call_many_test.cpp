@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: MIT
+// `co_call_many`: many keys for one coroutine, whose loader may be suspended.
+#include <gtest/gtest.h>
+
+#include <coroutine>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <singleflight/coroutine.hpp>
+#include <stdexcept>
+#include <system_error>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "async_callers.hpp"
+#include "executors.hpp"
+#include "support.hpp"
+#include "tasks.hpp"
+
+#if defined(__cpp_lib_jthread)
+#include <stop_token>
+#endif
+
+namespace {
+
+using namespace support;
+using singleflight::async_bulk_options;
+using singleflight::async_options;
+using singleflight::call_context;
+using singleflight::outcome;
+using singleflight::resume_inline;
+
+using keys = std::vector<int>;
+using batch = singleflight::batch<int, int>;
+using rows = std::vector<outcome<int>>;
+
+constexpr auto tenfold = [](auto& missing) {
+  for (const int key : missing) missing.set(key, 10 * key);
+};
+constexpr auto not_needed = [](auto&) { ADD_FAILURE() << "the loader ran"; };
+
+/// A coroutine that asks for many keys. Its owner may destroy it.
+struct asker {
+  template <class On, class Load>
+  asker(group& flights, keys ids, On on, async_bulk_options options, Load load)
+      : coroutine(ask(*this, flights, std::move(ids), std::move(on), std::move(options),
+                      std::move(load))) {}
+  template <class Load>
+  asker(group& flights, keys ids, Load load)
+      : asker(flights, std::move(ids), resume_inline, {}, std::move(load)) {}
+  asker(const asker&) = delete;
+  asker& operator=(const asker&) = delete;
+  ~asker() = default;
+
+  [[nodiscard]] std::error_code code(std::size_t i) const {
+    return call_error_of(got->at(i).error());
+  }
+  [[nodiscard]] int value(std::size_t i) const { return got->at(i).value(); }
+
+  std::optional<rows> got;
+  std::thread::id resumed_by;
+  frame coroutine;
+
+ private:
+  template <class On, class Load>
+  static frame ask(asker& me, group& flights, keys ids, On on, async_bulk_options options,
+                   Load load) {
+    rows all = co_await flights.co_call_many(ids, on, options, load);
+    me.resumed_by = std::this_thread::get_id();
+    me.got.emplace(std::move(all));
+  }
+};
+
+/// A loader that is suspended until the test has settled its keys by `missing`.
+struct held_load {
+  batch* missing = nullptr;
+  const call_context* context = nullptr;
+  gate<void> go;
+  int times = 0;
+
+  auto loader() {
+    return [this](batch& b, const call_context& c) -> lazy_task<> {
+      missing = &b;
+      context = &c;
+      ++times;
+      return wait(*this);
+    };
+  }
+  /// Settles all keys.
+  void end() {
+    missing->rest(7);
+    go.open();
+  }
+
+ private:
+  static lazy_task<> wait(held_load& self) { co_await self.go; }
+};
+
+// --- Values ----------------------------------------------------------------------------------------
+
+TEST(CoCallMany, GivesEachPositionItsValueByOneInvocation) {
+  group flights;
+  int times = 0;
+  const asker me(flights, {2, 1, 2, 3}, [&](auto& missing) {
+    ++times;
+    EXPECT_EQ(keys(missing.begin(), missing.end()), (keys{2, 1, 3}));
+    tenfold(missing);
+  });
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(me.value(0), 20);
+  EXPECT_EQ(me.value(1), 10);
+  EXPECT_EQ(me.value(3), 30);
+  EXPECT_EQ(&me.got->at(0).value(), &me.got->at(2).value()) << "shared, not copied";
+  EXPECT_EQ(times, 1);
+  EXPECT_EQ(flights.stats().led, 3U);
+  EXPECT_EQ(flights.stats().batches, 1U);
+  expect_idle(flights);
+}
+
+TEST(CoCallMany, OfNoKeysIsNotSuspended) {
+  group flights;
+  const asker me(flights, {}, not_needed);
+  ASSERT_TRUE(me.got);
+  EXPECT_TRUE(me.got->empty());
+  EXPECT_EQ(flights.stats().batches, 0U);
+}
+
+TEST(CoCallMany, AwaitsWhatItsLoaderReturns) {
+  group flights;
+  gate<std::vector<std::pair<int, int>>> found;
+  const asker me(flights, {1, 2, 3}, [&](batch&) { return found.operator co_await(); });
+  EXPECT_FALSE(me.got);
+  EXPECT_EQ(flights.stats().in_flight, 3U);
+  EXPECT_EQ(flights.stats().waiting, 3U);
+  found.open(std::vector<std::pair<int, int>>{{1, 10}, {3, 30}, {5, 50}});
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(me.value(0), 10);
+  EXPECT_EQ(me.code(1), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(me.value(2), 30);
+  expect_idle(flights);
+}
+
+TEST(CoCallMany, FailsOnlyWhatItsLoaderHasNotSettled) {
+  for (const bool suspended : {false, true}) {
+    group flights;
+    gate<void> go;
+    const auto throws = [](batch& missing) {
+      missing.set(1, 10);
+      missing.fail(2, std::make_exception_ptr(std::logic_error("bad key")));
+      throw std::runtime_error("connection reset");
+    };
+    std::optional<asker> me;
+    if (suspended) {
+      me.emplace(flights, keys{1, 2, 3}, [&](batch& missing) -> lazy_task<> {
+        return [](batch& b, gate<void>& g, auto then) -> lazy_task<> {
+          co_await g;
+          then(b);
+        }(missing, go, throws);
+      });
+      EXPECT_FALSE(me->got);
+      go.open();
+    } else {
+      me.emplace(flights, keys{1, 2, 3}, throws);
+    }
+    ASSERT_TRUE(me->got);
+    EXPECT_EQ(me->value(0), 10);
+    EXPECT_THROW(me->got->at(1).value(), std::logic_error);
+    EXPECT_THROW(me->got->at(2).value(), std::runtime_error);
+    EXPECT_EQ(flights.stats().failed, 2U);
+    expect_idle(flights);
+  }
+}
+
+TEST(CoCallMany, LoadsNoMoreKeysAtOnceThanItIsAllowed) {
+  group flights;
+  std::vector<keys> seen;
+  held_load first;
+  const asker me(flights, {1, 2, 3, 4, 5}, resume_inline, {.max_batch = 2},
+                 [&](batch& missing, const call_context& c) -> lazy_task<> {
+                   seen.emplace_back(missing.begin(), missing.end());
+                   if (seen.size() == 1) return first.loader()(missing, c);
+                   return [](batch& b) -> lazy_task<> {
+                     b.rest(8);
+                     co_return;
+                   }(missing);
+                 });
+  EXPECT_EQ(flights.stats().in_flight, 2U);
+  first.end();
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(seen, (std::vector<keys>{{1, 2}, {3, 4}, {5}}));
+  EXPECT_EQ(me.value(1), 7);
+  EXPECT_EQ(me.value(4), 8);
+  EXPECT_EQ(flights.stats().batches, 3U);
+  EXPECT_THROW(
+      std::ignore = flights.co_call_many(keys{1}, resume_inline, {.max_batch = 0}, tenfold),
+      std::invalid_argument);
+}
+
+TEST(CoCallMany, PassesOnValuesThatCannotBeCopied) {
+  singleflight::group<int, std::unique_ptr<int>> flights;
+  const keys ids{1, 2, 1};
+  std::vector<outcome<std::unique_ptr<int>>> got;
+  [](auto& group, const keys& all, auto& to) -> detached {
+    to = co_await group.co_call_many(all, resume_inline, [](auto& missing) {
+      for (std::size_t i = 0; i < missing.size(); ++i) {
+        missing.set_at(i, std::make_unique<int>(missing[i]));
+      }
+    });
+  }(flights, ids, got);
+  EXPECT_EQ(*got.at(1).value(), 2);
+  EXPECT_EQ(got.at(0).value(), got.at(2).value());
+}
+
+// --- Sharing ---------------------------------------------------------------------------------------
+
+TEST(CoCallMany, JoinsTheCallsOfOthersAndIsJoined) {
+  group flights;
+  held_load first, second;
+  const asker one(flights, {1, 2}, first.loader());
+  const asker two(flights, {2, 3}, second.loader());  // crosses the first
+  const asker three(flights, {3, 1}, not_needed);
+  seen single;
+  flights.async_call(2, resume_inline, {}, never, std::ref(single));
+  EXPECT_EQ(second.missing->size(), 1U);
+  std::thread thread([&] {
+    const auto got = flights.do_many({1, 2, 3, 4}, tenfold);
+    EXPECT_EQ(got[0].value(), 7);
+    EXPECT_EQ(got[3].value(), 40);
+  });
+  support::await([&] { return flights.stats().joined == 7 && flights.stats().batches == 3; },
+                 "the thread");
+  first.end();
+  EXPECT_EQ(single.value(), 7);
+  EXPECT_EQ(one.value(1), 7);
+  EXPECT_FALSE(two.got);
+  second.end();
+  thread.join();
+  EXPECT_EQ(two.value(0), 7);
+  EXPECT_EQ(three.value(1), 7);
+  EXPECT_EQ(flights.stats().led, 4U);
+  expect_idle(flights);
+}
+
+TEST(CoCallMany, JoinsAThreadsBulk) {
+  group flights;
+  std::optional<asker> me;
+  const auto got = flights.do_many({1, 2}, [&](auto& missing) {
+    std::thread([&] { me.emplace(flights, keys{2, 1}, not_needed); }).join();
+    missing.set(2, 20);
+    EXPECT_FALSE(me->got);
+    missing.set(1, 10);
+    EXPECT_TRUE(me->got);
+  });
+  EXPECT_EQ(me->value(0), 20);
+  EXPECT_EQ(me->value(1), got[0].value());
+}
+
+/// Of a key that is settled, those who wait for it alone are told at once.
+TEST(CoCallMany, AnswersTheFollowersOfASettledKeyWhileTheOthersLoad) {
+  group flights;
+  held_load load;
+  const asker me(flights, {1, 2}, load.loader());
+  seen single;
+  flights.async_call(1, resume_inline, {}, never, std::ref(single));
+  EXPECT_TRUE(load.missing->set(1, 10));
+  EXPECT_FALSE(load.missing->set(3, 30));
+  EXPECT_EQ(single.value(), 10);
+  EXPECT_FALSE(load.missing->wanted(0));
+  EXPECT_TRUE(load.missing->wanted(1));
+  EXPECT_FALSE(me.got);
+  EXPECT_FALSE(load.context->forgotten());
+  EXPECT_TRUE(flights.forget(2));
+  EXPECT_TRUE(load.missing->forgotten(1));
+  EXPECT_TRUE(load.context->forgotten());
+  load.end();
+  EXPECT_EQ(me.value(0), 10);
+  EXPECT_EQ(me.value(1), 7);
+}
+
+TEST(CoCallMany, LoadsAKeyAgainWhoseCallFailed) {
+  group flights;
+  auto other = std::get<singleflight::leader<int>>(flights.lead_or_follow(2));
+  std::vector<keys> seen;
+  const asker me(flights, {1, 2}, resume_inline, {.call = {.attempts = 2}}, [&](auto& missing) {
+    seen.emplace_back(missing.begin(), missing.end());
+    tenfold(missing);
+  });
+  EXPECT_FALSE(me.got);
+  std::move(other).set_exception(std::make_exception_ptr(std::runtime_error("gone")));
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(me.value(1), 20);
+  EXPECT_EQ(seen, (std::vector<keys>{{1}, {2}}));
+  EXPECT_EQ(flights.stats().joined, 1U);
+  EXPECT_EQ(flights.stats().batches, 2U);
+}
+
+// --- Leaving ---------------------------------------------------------------------------------------
+
+#if defined(__cpp_lib_jthread)
+TEST(CoCallMany, KeepsWhatItHasWhenItIsStopped) {
+  group flights;
+  std::stop_source stop;
+  held_load load;
+  const asker me(flights, {1, 2, 3}, resume_inline, {.call = {.stop = stop.get_token()}},
+                 load.loader());
+  seen single;
+  flights.async_call(2, resume_inline, {}, never, std::ref(single));
+  load.missing->set(1, 10);
+  const std::stop_token told = load.context->stop_token();
+  stop.request_stop();
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(me.value(0), 10);
+  EXPECT_EQ(me.code(1), std::errc::operation_canceled);
+  EXPECT_EQ(me.code(2), std::errc::operation_canceled);
+  EXPECT_FALSE(told.stop_requested()) << "another wants key 2";
+  load.missing->set(2, 20);
+  EXPECT_TRUE(told.stop_requested()) << "nobody wants key 3";
+  EXPECT_EQ(single.value(), 20);
+  load.go.open();
+  expect_idle(flights);
+}
+
+TEST(CoCallMany, ThatIsStoppedBeforeBeginsNothing) {
+  group flights;
+  std::stop_source stop;
+  stop.request_stop();
+  const asker me(flights, {1, 2}, resume_inline,
+                 {.call = {.stop = stop.get_token()}, .max_batch = 1}, not_needed);
+  EXPECT_EQ(me.code(0), std::errc::operation_canceled);
+  EXPECT_EQ(me.code(1), std::errc::operation_canceled);
+  EXPECT_EQ(flights.stats().rejected, 2U);
+}
+
+TEST(CoCallMany, WhoseFrameIsDestroyedLeavesItsCalls) {
+  group flights;
+  held_load load;
+  asker me(flights, {1, 2, 3}, resume_inline, {.max_batch = 2}, load.loader());
+  const std::stop_token told = load.context->stop_token();
+  me.coroutine.destroy();
+  EXPECT_FALSE(me.got);
+  EXPECT_TRUE(told.stop_requested());
+  EXPECT_EQ(flights.stats().waiting, 0U);
+  EXPECT_EQ(flights.stats().in_flight, 2U);
+  load.end();
+  EXPECT_EQ(load.times, 1);
+  EXPECT_EQ(flights.stats().rejected, 0U) << "it asks for the other key";
+  expect_idle(flights);
+}
+#endif
+
+// --- Where it is resumed ---------------------------------------------------------------------------
+
+TEST(CoCallMany, IsResumedByItsExecutor) {
+  group flights;
+  task_queue queue;
+  const asker me(flights, {1, 2}, std::ref(queue), {}, tenfold);
+  EXPECT_FALSE(me.got);
+  EXPECT_EQ(queue.size(), 1U);
+  const auto tasks = queue.take();
+  tasks[0]();
+  tasks[0]();  // does nothing
+  EXPECT_EQ(me.value(1), 20);
+
+  held_load load;
+  const asker other(flights, {1, 2}, std::ref(queue), {}, load.loader());
+  EXPECT_EQ(queue.size(), 0U);
+  std::thread([&] { load.end(); }).join();
+  EXPECT_FALSE(other.got);
+  queue.run();
+  EXPECT_EQ(other.value(0), 7);
+  EXPECT_EQ(other.resumed_by, std::this_thread::get_id());
+}
+
+TEST(CoCallMany, IsResumedInPlaceIfItsExecutorThrows) {
+  group flights;
+  const auto full = [](const auto&) { throw std::runtime_error("the queue is full"); };
+  const asker me(flights, {1}, full, {}, tenfold);
+  EXPECT_EQ(me.value(0), 10);
+}
+
+TEST(CoCallMany, MayBeDestroyedAfterItsTaskWasPosted) {
+  group flights;
+  task_queue queue;
+  {
+    asker me(flights, {1, 2}, std::ref(queue), {}, tenfold);
+    me.coroutine.destroy();
+  }
+  queue.run();
+  expect_idle(flights);
+}
+
+// --- Circles ---------------------------------------------------------------------------------------
+
+TEST(CoCallMany, RefusesALoaderThatWaitsForItsOwnKeys) {
+  group flights;
+  const asker me(flights, {1, 2}, [&](auto& missing, const call_context& context) {
+    const auto inner = flights.do_many({2, 3}, tenfold);
+    EXPECT_EQ(call_error_of(inner[0].error()), std::errc::resource_deadlock_would_occur);
+    EXPECT_EQ(inner[1].value(), 30);
+    seen self;
+    flights.async_call(1, resume_inline, {.inside = &context}, never, std::ref(self));
+    EXPECT_EQ(self.code(), std::errc::resource_deadlock_would_occur);
+    tenfold(missing);
+  });
+  EXPECT_EQ(me.value(0), 10);
+}
+
+// The batch waits for key 3, whose loader asks for a key of the batch.
+TEST(CoCallMany, RefusesACircleThroughTheLoaderOfAnotherKey) {
+  group flights;
+  held_load load;
+  const asker me(flights, {1, 2}, load.loader());
+  std::optional<singleflight::leader<int>> third;
+  seen of_third, back;
+  flights.async_call(3, resume_inline, {.inside = load.context}, keep(third), std::ref(of_third));
+  const async_options inside_third{.inside = &third->context()};
+  for (const int key : {1, 2}) {
+    seen refused;
+    flights.async_call(key, resume_inline, inside_third, never, std::ref(refused));
+    EXPECT_EQ(refused.code(), std::errc::resource_deadlock_would_occur);
+  }
+  std::move(*third).set_value(3);
+  EXPECT_EQ(of_third.value(), 3);
+  load.end();
+  EXPECT_EQ(me.value(1), 7);
+  expect_idle(flights);
+}
+
+TEST(CoCallMany, IsRefusedInsideACallThatItWouldWaitFor) {
+  group flights;
+  std::optional<singleflight::leader<int>> first;
+  seen of_first;
+  flights.async_call(1, resume_inline, {}, keep(first), std::ref(of_first));
+  const asker me(flights, {1, 2}, resume_inline, {.call = {.inside = &first->context()}}, tenfold);
+  EXPECT_EQ(me.code(0), std::errc::resource_deadlock_would_occur);
+  EXPECT_EQ(me.value(1), 20);
+  std::move(*first).set_value(1);
+}
+
+// --- Ends ------------------------------------------------------------------------------------------
+
+TEST(CoCallMany, MayBeAnsweredAfterItsGroupIsGone) {
+  std::optional<group> flights(std::in_place);
+  held_load load;
+  const asker me(*flights, {1, 2}, load.loader());
+  flights.reset();
+  EXPECT_TRUE(load.missing->set(2, 20)) << "by hash and equality";
+  load.end();
+  EXPECT_EQ(me.value(0), 7);
+  EXPECT_EQ(me.value(1), 20);
+}
+
+// A loader whose frame is destroyed where it is suspended.
+TEST(CoCallMany, FailsIfItsLoaderIsDropped) {
+  group flights;
+  std::coroutine_handle<> loading;
+  const asker me(flights, {1, 2}, [&](batch&) {
+    struct suspended {
+      std::coroutine_handle<>* at;
+      [[nodiscard]] bool await_ready() const noexcept { return false; }
+      void await_suspend(std::coroutine_handle<> h) const noexcept { *at = h; }
+      void await_resume() const noexcept {}
+    };
+    return suspended{&loading};
+  });
+  EXPECT_FALSE(me.got);
+  loading.destroy();
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(me.code(0), std::errc::owner_dead);
+  EXPECT_EQ(me.code(1), std::errc::owner_dead);
+  expect_idle(flights);
+}
+
+// Sets of keys that cross, from many threads.
+TEST(CoCallMany, DoesNotHangWhereSetsCross) {
+  group flights;
+  const support::threads all(4, [&](std::size_t t) {
+    for (int i = 0; i < 200; ++i) {
+      const int first = static_cast<int>(t) + i;
+      const keys ids{first % 5, (first + 1) % 5, (first + 3) % 5};
+      std::promise<void> done;
+      [](group& g, const keys& own, std::promise<void>& p) -> detached {
+        const rows got = co_await g.co_call_many(own, resume_inline, tenfold);
+        for (std::size_t k = 0; k < own.size(); ++k) EXPECT_EQ(got[k].value(), 10 * own[k]);
+        p.set_value();
+      }(flights, ids, done);
+      done.get_future().wait();
+    }
+  });
+}
+
+}  // namespace
