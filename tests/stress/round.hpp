@@ -226,7 +226,7 @@ class round {
     if (how.has_deadline || how.has_stop || plan_.fills_up()) excuse.emplace(ledger_, k);
     const bool plain = !how.has_deadline && !how.has_stop && options.attempts == 1;
     const entry at = ledger_.enter(how);
-    const load fn = draw_load(random, at, depth, on_executor);
+    const load fn = draw_load(random, at, depth, on_executor || hurry);
     const bool takes_token = random.one_in(4);
     const int executor = on_executor ? static_cast<int>(random.below(16)) : 0;
     observe(
