@@ -385,22 +385,6 @@ def section_extras(results):
     return table(["", "a call", "times plain"], rows)
 
 
-def section_observers(results):
-    titles = {
-        "none": "no observer", "counters": "an observer that counts calls and joins",
-        "histograms": "the same, and `prometheus_observer` with both histograms",
-    }
-    results.all_named({name[len("observers/"):] for name in results.rows if name.startswith("observers/")}, titles,
-                      "section_observers", "observers/")
-    plain = results.get("observers/none", "cpu_time")
-    rows = []
-    for name, title in titles.items():
-        mine = results.get(f"observers/{name}", "cpu_time")
-        rows.append([title, cell(mine, lambda ns: f"{number(ns)} ns"),
-                     cell(mine.minus(plain), lambda ns: f"{number(ns)} ns", spread=False) if mine and plain else ""])
-    return table(["", "a call", "more"], rows)
-
-
 def section_bulk(results):
     kinds = {"empty/key:integer": "integer keys, a loader that does nothing",
              "empty/key:string": "string keys, likewise",
@@ -422,6 +406,22 @@ def section_read(results):
         rows.append([title, cell(bare, ns), cell(through, ns),
                      cell(through.over(bare), spread=False) if bare and through else ""])
     return table(["", "bare cache", "`read_through`", "times"], rows)
+
+
+def section_observers(results):
+    titles = {
+        "none": "no observer", "counters": "an observer that counts calls and joins",
+        "histograms": "the same, and `prometheus_observer` with both histograms",
+    }
+    results.all_named({name[len("observers/"):] for name in results.rows if name.startswith("observers/")}, titles,
+                      "section_observers", "observers/")
+    plain = results.get("observers/none", "cpu_time")
+    rows = []
+    for name, title in titles.items():
+        mine = results.get(f"observers/{name}", "cpu_time")
+        rows.append([title, cell(mine, lambda ns: f"{number(ns)} ns"),
+                     cell(mine.minus(plain), lambda ns: f"{number(ns)} ns", spread=False) if mine and plain else ""])
+    return table(["", "a call", "more"], rows)
 
 
 def section_growth(results):

@@ -302,6 +302,34 @@ TEST(ExecutorOfACallback, HasItCalledOnceWhateverItDoes) {
   EXPECT_EQ(first.times(), 1);
 }
 
+// A copy of the first task that comes late must not call back who waits for its next attempt.
+TEST(ExecutorOfACallback, MayRunATaskAgainWhenTheNextAttemptHasBegun) {
+  group flights;
+  std::vector<std::function<void()>> tasks;
+  const auto keeps = [&](auto task) { tasks.emplace_back(std::move(task)); };
+  std::optional<leader<int>> first;
+  std::optional<leader<int>> second;
+  seen follower;
+  flights.async_call(1, resume_inline, {}, keep(first), [](const outcome<int>&) {});
+  flights.async_call(1, keeps, {.attempts = 2}, keep(second), std::ref(follower));
+  std::move(*first).set_exception(std::make_exception_ptr(std::runtime_error("once")));
+  ASSERT_EQ(tasks.size(), 1U);
+  tasks[0]();
+  ASSERT_TRUE(second.has_value());
+  tasks[0]();
+  EXPECT_FALSE(follower.came());
+  EXPECT_EQ(flights.stats().waiting, 1U);
+  std::move(*second).set_value(2);
+  ASSERT_EQ(tasks.size(), 2U);
+  tasks[0]();
+  EXPECT_FALSE(follower.came());
+  tasks[1]();
+  tasks[1]();
+  EXPECT_EQ(follower.value(), 2);
+  EXPECT_EQ(follower.times(), 1);
+  expect_idle(flights);
+}
+
 TEST(ExecutorOfACallback, ThatDropsTheTaskDropsTheCallback) {
   group flights;
   task_queue queue;
@@ -434,6 +462,36 @@ TEST(Attempts, MakeAFollowerOfAFailedCallBeginTheNext) {
   EXPECT_EQ(flights.stats().joined, 2U);
   EXPECT_EQ(flights.stats().failed, 1U);
   expect_idle(flights);
+}
+
+TEST(Attempts, MakeAFollowerOfAThreadsFailedCallBeginTheNext) {
+  group flights;
+  std::optional<leader<int>> second;
+  seen follower;
+  const auto load = [&]() -> int {
+    flights.async_call(1, resume_inline, {.attempts = 2}, keep(second), std::ref(follower));
+    throw std::runtime_error("once");
+  };
+  EXPECT_THROW((void)flights.do_call(1, load), std::runtime_error);
+  ASSERT_TRUE(second.has_value());
+  std::move(*second).set_value(2);
+  EXPECT_EQ(follower.value(), 2);
+  expect_idle(flights);
+}
+
+// The follower is resumed when the group is gone.
+TEST(Attempts, EndWithTheGroupOfAThreadsFailedCall) {
+  std::optional<group> flights(std::in_place);
+  task_queue queue;
+  seen follower;
+  const auto load = [&]() -> int {
+    flights->async_call(1, std::ref(queue), {.attempts = 2}, never, std::ref(follower));
+    throw std::runtime_error("only");
+  };
+  EXPECT_THROW((void)flights->do_call(1, load), std::runtime_error);
+  flights.reset();
+  queue.run();
+  EXPECT_EQ(text_of(follower.error()), "only");
 }
 
 TEST(Attempts, EndWithTheLastFailure) {

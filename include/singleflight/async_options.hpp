@@ -14,17 +14,17 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
-/// In the place of an executor: the caller is resumed on the thread that ends its call, or that makes
-/// it leave, inside the function that does so. Who is resumed so must not block that thread.
+/// In the place of an executor: the caller is resumed on the thread that ends its call, or that
+/// makes it leave, inside the function that does so. Who is resumed so must not block that thread.
 struct resume_inline_t {
   explicit resume_inline_t() = default;
 };
 /// The one object of its type, to be given where an executor could be.
 inline constexpr resume_inline_t resume_inline{};
 
-/// What an asynchronous caller wants of its entry, whatever others want. There is no deadline, since
-/// the library has no timer: `asio.hpp` has one, and any timer can request a stop.
-/// The order of the members is part of the interface, by way of designated initialisers.
+/// What an asynchronous caller wants of its entry, whatever others want. There is no deadline,
+/// since the library has no timer: `asio.hpp` has one, and any timer can request a stop. The order
+/// of the members is part of the interface, by way of designated initialisers.
 struct async_options {
 #if defined(__cpp_lib_jthread)
   /// Makes this caller leave: it is resumed with a `call_error`.
@@ -36,8 +36,8 @@ struct async_options {
   /// must live: a caller whose group is gone gets the failure.
   std::size_t attempts = 1;
 
-  /// The call inside whose loader this call is made, and which waits for it: lets a circle of waits be
-  /// refused. Looked at when the caller enters; null if it is inside none.
+  /// The call inside whose loader this call is made, and which waits for it: lets a circle of waits
+  /// be refused. Looked at when the caller enters; null if it is inside none.
   const call_context* inside = nullptr;
 };
 

@@ -159,8 +159,8 @@ class batch {
   ///   wanted it have left. Complexity: one lock.
   [[nodiscard]] bool wanted(std::size_t i) const noexcept { return all_.wanted(at(i)); }
 
-  /// Returns: as `call_context::forgotten`, for this key. That of the context is true if this is true
-  ///   of any key. Complexity: one lock.
+  /// Returns: as `call_context::forgotten`, for this key. That of the context is true if this is
+  ///   true of any key. Complexity: one lock.
   [[nodiscard]] bool forgotten(std::size_t i) const noexcept { return all_.forgotten(at(i)); }
 
  private:

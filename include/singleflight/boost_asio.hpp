@@ -141,34 +141,39 @@ concept boost_asio_io =
 
 }  // namespace detail
 
-/// As `group::do_call`, for whatever completes an operation of Boost.Asio: a coroutine, a callback, a future.
+/// As `group::do_call`, for whatever completes an operation of Boost.Asio: a coroutine, a callback,
+/// a future.
 ///
 ///     auto row = co_await singleflight::async_call(
 ///         flights, executor, id,
 ///         [&](const auto& key) -> boost::asio::awaitable<row> { co_return co_await db.load(key); },
 ///         boost::asio::use_awaitable);
 ///
-/// Completes with `void(std::exception_ptr, result<Value>)`: null and the result, or what `do_call` would
-/// throw and an empty result, which may be assigned to and destroyed, nothing else.
+/// Completes with `void(std::exception_ptr, result<Value>)`: null and the result, or what `do_call`
+/// would throw and an empty result, which may be assigned to and destroyed, nothing else.
 ///
-/// Effects: if no call for `key` is listed, begins one and runs `load` on the I/O executor `io` (or in
-///   here, if this thread runs that executor). The handler is posted to its associated executor, by
-///   default `io`, and never runs in here, nor on the thread that ends the call.
-/// `io` is an executor or an execution context. `load` is callable as the loader of a `do_call`, and
+/// Effects: if no call for `key` is listed, begins one and runs `load` on the I/O executor `io` (or
+///   in here, if this thread runs that executor). The handler is posted to its associated executor,
+///   by default `io`, and never runs in here, nor on the thread that ends the call.
+/// `io` is an executor or an execution context. `load` is callable as the loader of a `do_call`,
+/// and
 ///   returns what converts to `Value`, or an `boost::asio::awaitable` of that; or it takes a
-///   `leader<Value>`, with which the call is ended anywhere. When no caller is left, the awaitable is
-///   cancelled (`terminal`) beside the stop token, if it runs on a strand or a single thread: where its
-///   executor type can be a strand of `io`, as `any_io_executor` can, it is spawned on one.
-/// Leaving: the caller leaves at the deadline, for its stop request, or for a cancellation of any type by
-///   its slot, and completes with a `call_error`; if it is the last, the call is stopped. A follower
-///   leaves for a newer call at the group's `max_age`. If a context is destroyed, its handlers are,
-///   without being called, and their callers leave; so does the caller whose executor throws.
+///   `leader<Value>`, with which the call is ended anywhere. When no caller is left, the awaitable
+///   is cancelled (`terminal`) beside the stop token, if it runs on a strand or a single thread:
+///   where its executor type can be a strand of `io`, as `any_io_executor` can, it is spawned on
+///   one.
+/// Leaving: the caller leaves at the deadline, for its stop request, or for a cancellation of any
+/// type by
+///   its slot, and completes with a `call_error`; if it is the last, the call is stopped. A
+///   follower leaves for a newer call at the group's `max_age`. If a context is destroyed, its
+///   handlers are, without being called, and their callers leave; so does the caller whose executor
+///   throws.
 /// Throws: what converting the key throws; `std::invalid_argument` for `attempts == 0`. What hash,
 ///   equality, and allocations throw once there is an operation, completes it.
-/// Complexity: one allocation, by the associated allocator, free again before the handler runs, and one
-///   for a call that it begins; two more for a timer, if there is a deadline or a `max_age`.
-/// Lifetime: the group must live until the operation is initiated, and while the caller may try again.
-///   The operation keeps work on both executors.
+/// Complexity: one allocation, by the associated allocator, free again before the handler runs, and
+///   one for a call that it begins; two more for a timer, if there is a deadline or a `max_age`.
+/// Lifetime: the group must live until the operation is initiated, and while the caller may try
+///   again. The operation keeps work on both executors.
 template <class Key, class Value, class Hash, class KeyEqual, class Observer,
           detail::boost_asio_io Io, class K = Key, class Load, class Token>
 auto async_call(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io&& io, K&& key,

@@ -107,8 +107,8 @@ struct explanation {
   }
 }
 
-/// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and has
-/// no exception_ptr.
+/// Returns: the exception being handled. Forced unwinding (pthread_exit, cancellation) is none and
+/// has no exception_ptr.
 [[nodiscard]] inline std::exception_ptr current_failure() noexcept {
   if (std::exception_ptr thrown = std::current_exception()) return thrown;
   return make_call_error(reason::leader_exited);

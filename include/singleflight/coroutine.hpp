@@ -37,34 +37,35 @@
 //       });
 //     }
 //
-// The loader is callable with what the loader of a `do_call` is callable with, and returns what converts
-// to `Value`, or anything that can be awaited and gives that. It is called on the thread of the
-// coroutine that begins the call, inside its co_await. Its key is the call's own, and lives, as the
-// loader itself, until the call has ended. The call belongs to none of its callers: it goes on when the
-// coroutine that began it is destroyed, and is told to stop when no caller is left.
+// The loader is callable with what the loader of a `do_call` is callable with, and returns what
+// converts to `Value`, or anything that can be awaited and gives that. It is called on the thread
+// of the coroutine that begins the call, inside its co_await. Its key is the call's own, and lives,
+// as the loader itself, until the call has ended. The call belongs to none of its callers: it goes
+// on when the coroutine that began it is destroyed, and is told to stop when no caller is left.
 //
-// A coroutine that waits is resumed once, by `on`, with the result or with a `call_error` for its stop
-// request:
+// A coroutine that waits is resumed once, by `on`, with the result or with a `call_error` for its
+// stop request:
 //
-//   * an executor, as in `do_call_on`, is given a task that resumes it, never inside the co_await. If the
-//     executor throws, the coroutine is resumed where the executor was called. If it drops the task,
-//     the coroutine stays suspended, and its owner is to destroy it;
-//   * `resume_inline`: on the thread that ends the call or requests the stop, after those that wait in
-//     threads or have an executor; or it is not suspended at all, if the call ends while it is begun.
-//     Many callers, and many calls that end each other, take a bounded stack.
+//   * an executor, as in `do_call_on`, is given a task that resumes it, never inside the co_await.
+//     If the executor throws, the coroutine is resumed where the executor was called. If it drops
+//     the task, the coroutine stays suspended, and its owner is to destroy it;
+//   * `resume_inline`: on the thread that ends the call or requests the stop, after those that wait
+//     in threads or have an executor; or it is not suspended at all, if the call ends while it is
+//     begun. Many callers, and many calls that end each other, take a bounded stack.
 //
-// Options with a stop token are to be named: g++ 12 destroys a temporary that is made by braces inside a
-// co_await expression twice.
+// Options with a stop token are to be named: g++ 12 destroys a temporary that is made by braces
+// inside a co_await expression twice.
 //
-// A coroutine may be destroyed while it is suspended in here. It is then one caller less, as if it had
-// left. Where it has an executor, it may be destroyed even after the task was posted, on the same
-// executor as it is resumed on, so that both do not happen at once. It must not be destroyed by the
-// loader of the call that it begins before that loader has been suspended or has returned.
+// A coroutine may be destroyed while it is suspended in here. It is then one caller less, as if it
+// had left. Where it has an executor, it may be destroyed even after the task was posted, on the
+// same executor as it is resumed on, so that both do not happen at once. It must not be destroyed
+// by the loader of the call that it begins before that loader has been suspended or has returned.
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
 
-// --- Starting the loader ---------------------------------------------------------------------------
+// --- Starting the loader
+// ---------------------------------------------------------------------------
 
 template <class Fn, class Key>
 using returned = decltype(detail::invoke_loader_in(std::declval<Fn>(), std::declval<const Key&>(),
@@ -122,7 +123,8 @@ void start_loader(async_wait<Key, Value>& wait, Load&& load) {
   }
 }
 
-// --- Waiting ---------------------------------------------------------------------------------------
+// --- Waiting
+// ---------------------------------------------------------------------------------------
 
 /// What an executor is given to resume a coroutine. It outlives the coroutine if that is destroyed.
 template <class Wait, class On>
@@ -260,8 +262,8 @@ class co_call_awaiter final
   std::coroutine_handle<> caller_;
 };
 
-/// What `co_call` returns. Movable, unlike its awaiter, since coroutines that re-route what they await
-/// move it. Awaited once.
+/// What `co_call` returns. Movable, unlike its awaiter, since coroutines that re-route what they
+/// await move it. Awaited once.
 template <class Group, class On, class Load, class Options>
 class [[nodiscard]] co_call_awaitable {
   using key_type = typename Group::key_type;
@@ -322,8 +324,8 @@ class [[nodiscard]] drained_awaiter final : public waiter_node {
   std::coroutine_handle<> caller_;
 };
 
-/// What `group` makes its awaitables with. Where this is incomplete, <singleflight/coroutine.hpp> is not
-/// included.
+/// What `group` makes its awaitables with. Where this is incomplete, <singleflight/coroutine.hpp>
+/// is not included.
 template <class Group>
 struct include_singleflight_coroutine_hpp {
   template <class On, class Load, class O, class Options, class L>

@@ -94,42 +94,45 @@ struct bulk_access;
 ///
 ///   1. **One call.** At any instant at most one call per key is listed, and every caller that
 ///      arrives while it is listed joins it.
-///   2. **Never stale.** A call leaves the map before its result is published: a caller that arrives
-///      after any caller has received a result never receives that result. This is no cache.
+///   2. **Never stale.** A call leaves the map before its result is published: a caller that
+///      arrives after any caller has received a result never receives that result. This is no
+///      cache.
 ///   3. **Everyone is answered**: with the value, with the very exception object that the loader
 ///      threw, or with a `call_error`. No caller is left hanging by an exception, by a failed
 ///      allocation, by an executor that drops the loader, or, where the end of a thread unwinds its
 ///      frames (glibc with libstdc++), by a thread that exits inside its loader.
 ///   4. **Each caller owns its own wait.** Its deadline or stop request changes nothing for the
 ///      others.
-///   5. **Unwanted work is stopped.** When the last interested caller leaves, the call is unlisted at
-///      the same instant, and then the stop token that its loader took is triggered, once. The
+///   5. **Unwanted work is stopped.** When the last interested caller leaves, the call is unlisted
+///      at the same instant, and then the stop token that its loader took is triggered, once. The
 ///      loader's stop callbacks run on the thread of that caller, before it returns; where a leader
 ///      withdraws, on the thread that requests the stop.
-///   6. **Identity.** A call unlists itself and nothing else: a call that was forgotten or superseded
-///      and ends late does not touch a newer one.
+///   6. **Identity.** A call unlists itself and nothing else: a call that was forgotten or
+///      superseded and ends late does not touch a newer one.
 ///   7. **No user code under a lock**, except `KeyEqual`, copying or moving a `Key`, and `operator
 ///      new` with its new-handler. These must not use the same group. Hashes, loaders, values,
 ///      executors, stop callbacks and destructors run outside and may call the group again.
 ///   8. **Deadlocks are refused.** A caller whose wait would close a circle, directly or through
 ///      other keys, threads and groups, gets a `call_error` at once, whatever its deadline.
 ///   9. **A hung leader does not own its key**, where the group has a `max_age`.
-///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the copy
-///       of its key does and nothing else, unless its loader takes a stop token or runs on an
-///       executor. Followers share one value; it is copied only for a caller that takes it by value.
-///   11. **One call for all kinds.** Threads, stoppable threads, futures, coroutines, callbacks and Asio
-///       handlers lead and follow one call of one key, and share its value or its exception object.
-///   12. **The call owns its work**, where an asynchronous caller began it: that caller is one of those
-///       that wait, and may leave, be destroyed, or never be resumed, as any other.
-///   13. **Callers are resumed where they said.** Those with an executor by a task that it is given,
-///       never inside the function that made them enter; those with `resume_inline` by the thread that
-///       ends the call, after the threads were woken and the tasks were posted. Many of them, and many
-///       calls that end each other, take a bounded stack.
-///   14. **Resumed or left.** An asynchronous caller is resumed once, or it has left: never both and
-///       never neither, whichever of the end of the call, its stop request and its destruction comes
-///       first. A caller that is resumed may stop, destroy or resume any other.
-///   15. **No destructor waits for asynchronous calls.** They keep alive what they need of the group;
-///       `drained` waits for them.
+///   10. **No copies, and no allocation when nobody shares.** An unshared call allocates what the
+///       copy of its key does and nothing else, unless its loader takes a stop token or runs on an
+///       executor. Followers share one value; it is copied only for a caller that takes it by
+///       value.
+///   11. **One call for all kinds.** Threads, stoppable threads, futures, coroutines, callbacks and
+///       Asio handlers lead and follow one call of one key, and share its value or its exception
+///       object.
+///   12. **The call owns its work**, where an asynchronous caller began it: that caller is one of
+///       those that wait, and may leave, be destroyed, or never be resumed, as any other.
+///   13. **Callers are resumed where they said.** Those with an executor by a task that it is
+///       given, never inside the function that made them enter; those with `resume_inline` by the
+///       thread that ends the call, after the threads were woken and the tasks were posted. Many of
+///       them, and many calls that end each other, take a bounded stack.
+///   14. **Resumed or left.** An asynchronous caller is resumed once, or it has left: never both
+///       and never neither, whichever of the end of the call, its stop request and its destruction
+///       comes first. A caller that is resumed may stop, destroy or resume any other.
+///   15. **No destructor waits for asynchronous calls.** They keep alive what they need of the
+///       group; `drained` waits for them.
 ///   16. **Circles through asynchronous calls are refused**, where the loaders say by
 ///       `async_options::inside` which call they ask for.
 ///
@@ -138,22 +141,23 @@ struct bulk_access;
 /// returned or threw is visible to every caller that gets that result or exception. An exception is
 /// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
-/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads, without
-/// their followers, and no others: their futures fail with `owner_dead`, and their tasks do nothing.
-/// (Calls that were not listed stay in the child's gauges, and a future of one gets no result there.)
-/// `fork` takes the lock of every shard, so it must not be called where those locks are held (see 7).
+/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads,
+/// without their followers, and no others: their futures fail with `owner_dead`, and their tasks do
+/// nothing. (Calls that were not listed stay in the child's gauges, and a future of one gets no
+/// result there.) `fork` takes the lock of every shard, so it must not be called where those locks
+/// are held (see 7).
 ///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
-/// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's key,
-/// at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower takes one
-/// lock of its shard. The first follower of a call allocates a promise, the first that can leave, or
-/// that leads a call itself, one object more, the others nothing. A follower inside a loader takes
-/// the lock of the wait graph, which is one for the process, two or three times; of the others, only
-/// a leader takes it that such a follower waits for, and with `max_age` a caller inside a loader. A shard allocates when more calls
-/// are in flight in it than ever before.
+/// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's
+/// key, at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower
+/// takes one lock of its shard. The first follower of a call allocates a promise, the first that
+/// can leave, or that leads a call itself, one object more, the others nothing. A follower inside a
+/// loader takes the lock of the wait graph, which is one for the process, two or three times; of
+/// the others, only a leader takes it that such a follower waits for, and with `max_age` a caller
+/// inside a loader. A shard allocates when more calls are in flight in it than ever before.
 ///
-/// Observers: an `Observer` with any of the members that observer.hpp describes is told what becomes of
-/// calls and callers. What it lacks costs nothing.
+/// Observers: an `Observer` with any of the members that observer.hpp describes is told what
+/// becomes of calls and callers. What it lacks costs nothing.
 template <class Key, class Value, class Hash = std::hash<Key>, class KeyEqual = std::equal_to<Key>,
           class Observer = no_observer>
 class group {
@@ -234,17 +238,18 @@ class group {
   ///   no longer than the options say; `fn` is not invoked.
   /// Returns: the call's result.
   /// Throws: what the loader that ran threw, the same object for every caller of the call;
-  ///   `call_error`, which lists its reasons; `std::invalid_argument` for `attempts == 0`, and for a
-  ///   number beyond the range of an integer `Key`. What hash, equality, key copy and the allocations
-  ///   throw: only to this caller, which then neither leads nor waits.
+  ///   `call_error`, which lists its reasons; `std::invalid_argument` for `attempts == 0`, and for
+  ///   a number beyond the range of an integer `Key`. What hash, equality, key copy and the
+  ///   allocations throw: only to this caller, which then neither leads nor waits.
   /// Blocks: while the loader runs, its own or the leader's. A follower leaves at its deadline or
   ///   stop request, or for a newer call at the group's `max_age`; if it is the last to leave, it
   ///   runs the loader's stop callbacks first. A leader cannot leave: it is running the loader. Its
   ///   stop request withdraws its interest, and it returns when the loader does, with what the
   ///   loader gave. Use `do_call_on` if the first caller must be able to leave.
   /// Complexity: one hash. Leading: two locks, one copy (or move) of the key, and an allocation if
-  ///   the loader takes a stop token. Following: one lock of the shard, two if it leaves; three more
-  ///   of the call with a stop token; see the class for those inside a loader and for allocations.
+  ///   the loader takes a stop token. Following: one lock of the shard, two if it leaves; three
+  ///   more of the call with a stop token; see the class for those inside a loader and for
+  ///   allocations.
   /// Lifetime: the call owns its key, so `fn` may move from or destroy what `key` refers to. A key
   ///   that is given by `std::move` is gone when `fn` runs: let `fn` take the key.
   ///
@@ -252,8 +257,8 @@ class group {
   /// `is_transparent`, it is whatever they take, and a `Key` is made of it only by the caller that
   /// leads. `fn` is callable with one of these, and the first that fits is chosen: `()`,
   /// `(const Key&)`, `(std::stop_token)`, `(const call_context&)`, `(const Key&, std::stop_token)`,
-  /// `(const Key&, const call_context&)`. The key that it takes is the call's own. It returns what converts to `Value`, and returns on the thread on which it was
-  /// called.
+  /// `(const Key&, const call_context&)`. The key that it takes is the call's own. It returns what
+  /// converts to `Value`, and returns on the thread on which it was called.
   template <class K = Key, class Fn>
   result<Value> do_call(K&& key, const call_options& options, Fn&& fn) {
     check_loader<Fn>();
@@ -286,12 +291,12 @@ class group {
   /// Until the executor returns, its thread counts as the call's leader.
   ///
   /// Throws: as `do_call`. What copying `fn` throws fails the call, for everybody.
-  /// Complexity: as `do_call`; to begin a call takes one allocation more than its promise, and at most
-  ///   eight locks, four of them of the shard.
+  /// Complexity: as `do_call`; to begin a call takes one allocation more than its promise, and at
+  ///   most eight locks, four of them of the shard.
   /// Lifetime: the call owns its loader, a copy of `fn` (or `fn`, moved), and destroys it when it
-  ///   ends, which the group's destructor waits for. So the loader must not own the group. Arguments
-  ///   are evaluated in no order: a loader that captures the key by `std::move` in the same
-  ///   expression leaves an empty key to look up. Let it take the key instead.
+  ///   ends, which the group's destructor waits for. So the loader must not own the group.
+  ///   Arguments are evaluated in no order: a loader that captures the key by `std::move` in the
+  ///   same expression leaves an empty key to look up. Let it take the key instead.
   template <class K = Key, class Executor, class Fn>
   result<Value> do_call_on(K&& key, Executor&& executor, const call_options& options, Fn&& fn) {
     check_executor<Executor, Fn>();
@@ -320,26 +325,26 @@ class group {
   /// calls of the others are joined, whoever leads them.
   ///
   /// Effects: each key is that of a call as `do_call` begins or joins it, and the options hold for
-  ///   each. Of equal keys only one is looked up, and they share one outcome. `fn` is invoked on this
-  ///   thread, with the keys of which this caller leads the calls; not if there are none; once for
-  ///   every `max_batch` of them, and again for keys that may be tried again. When it returns, keys
-  ///   that it has not settled fail with `no_such_file_or_directory`; if it throws, with what it threw.
-  ///   After that the calls that were joined are waited for.
+  ///   each. Of equal keys only one is looked up, and they share one outcome. `fn` is invoked on
+  ///   this thread, with the keys of which this caller leads the calls; not if there are none; once
+  ///   for every `max_batch` of them, and again for keys that may be tried again. When it returns,
+  ///   keys that it has not settled fail with `no_such_file_or_directory`; if it throws, with what
+  ///   it threw. After that the calls that were joined are waited for.
   /// Returns: an outcome for each position of `keys`.
-  /// Throws: `std::invalid_argument` if `attempts` or `max_batch` is 0; what hash, equality, key copy
-  ///   and allocations throw while the keys are read. No call has begun then. Later exceptions are
-  ///   outcomes.
+  /// Throws: `std::invalid_argument` if `attempts` or `max_batch` is 0; what hash, equality, key
+  ///   copy and allocations throw while the keys are read. No call has begun then. Later exceptions
+  ///   are outcomes.
   /// Blocks: as `do_call`. No call of this caller is open while it waits for those of others, so
   ///   callers whose keys overlap do not wait for each other.
-  /// Complexity: to enter, one hash and one copy of each key, and one lock of each shard that has one of
-  ///   them; to settle a key, one lock, or one for each shard where `rest` settles them. No
-  ///   allocation for each key but what its copy takes and, where it is mentioned twice, a promise; as
-  ///   `do_call` for calls that are joined.
+  /// Complexity: to enter, one hash and one copy of each key, and one lock of each shard that has
+  ///   one of them; to settle a key, one lock, or one for each shard where `rest` settles them. No
+  ///   allocation for each key but what its copy takes and, where it is mentioned twice, a promise;
+  ///   as `do_call` for calls that are joined.
   ///
-  /// `keys` is a range that can be iterated over twice, of what `do_call` takes as a key: a container,
-  /// a braced list, a view. `fn` is callable with `batch<Key, Value>&`, or with that and a `const
-  /// call_context&`. It settles keys by the members of the batch, or returns a range of pairs of a key
-  /// and its value. It is called as an lvalue.
+  /// `keys` is a range that can be iterated over twice, of what `do_call` takes as a key: a
+  /// container, a braced list, a view. `fn` is callable with `batch<Key, Value>&`, or with that and
+  /// a `const call_context&`. It settles keys by the members of the batch, or returns a range of
+  /// pairs of a key and its value. It is called as an lvalue.
   template <class Keys = std::initializer_list<Key>, class Fn>
   [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, const bulk_options& options,
                                                     Fn&& fn) {
@@ -357,14 +362,14 @@ class group {
 
   /// As above, with the loader on `executor`, so that this caller can leave while it runs.
   ///
-  /// `executor` is as in `do_call_on`; it is called once for every batch, the next one when all calls of
-  /// the one before have ended. Keys that all callers have left before the loader could begin are not
-  /// in its batch.
+  /// `executor` is as in `do_call_on`; it is called once for every batch, the next one when all
+  /// calls of the one before have ended. Keys that all callers have left before the loader could
+  /// begin are not in its batch.
   /// Throws: as above; what copying `fn` throws fails the calls of its batch.
-  /// Complexity: as above; to begin a call takes one more copy of its key, three allocations more than
-  ///   its promise, and ten locks.
-  /// Lifetime: each batch has a copy of `fn`, which is destroyed when it has been run. So the loader must
-  ///   not own the group, nor refer to what is gone when this caller has left.
+  /// Complexity: as above; to begin a call takes one more copy of its key, three allocations more
+  ///   than its promise, and ten locks.
+  /// Lifetime: each batch has a copy of `fn`, which is destroyed when it has been run. So the
+  ///   loader must not own the group, nor refer to what is gone when this caller has left.
   template <class Keys = std::initializer_list<Key>, class Executor, class Fn>
   [[nodiscard]] std::vector<outcome<Value>> do_many_on(Keys&& keys, Executor&& executor,
                                                        const bulk_options& options, Fn&& fn) {
@@ -378,28 +383,30 @@ class group {
         .template run_on<Executor, stored>(executor, fn);
   }
 
-  // --- Callers that are not threads ----------------------------------------------------------------
-  // The calls are the same: threads, futures, coroutines and callbacks lead and follow one call of
-  // one key. An asynchronous call, one that is begun by a member below, belongs to nobody's frame: the
-  // caller that began it is one of those that wait for it.
+  // --- Callers that are not threads
+  // ---------------------------------------------------------------- The calls are the same:
+  // threads, futures, coroutines and callbacks lead and follow one call of one key. An asynchronous
+  // call, one that is begun by a member below, belongs to nobody's frame: the caller that began it
+  // is one of those that wait for it.
 
   /// Makes the caller follow the listed call of `key`, or begin one, and returns without waiting.
   ///
   /// Effects: if no call for `key` is listed, lists one and calls `start(leader<Value>)` on this
-  ///   thread, outside all locks: whatever becomes of the leader ends the call. If `start` throws, the
-  ///   call fails with that exception. When the call has ended, or this caller has left it, `on` runs
-  ///   `done(outcome<Value>)`, once: with the result, or with what `do_call` would throw.
+  ///   thread, outside all locks: whatever becomes of the leader ends the call. If `start` throws,
+  ///   the call fails with that exception. When the call has ended, or this caller has left it,
+  ///   `on` runs `done(outcome<Value>)`, once: with the result, or with what `do_call` would throw.
   /// `on` is an executor as in `do_call_on`, and `done` runs in the task that it is given, never in
-  ///   here; or it is `resume_inline`: then `done` runs on the thread that ends the call or requests the
-  ///   stop, which may be this one, in here. `done` must not throw. If the executor throws, `done` runs
-  ///   where the executor was called; if it drops the task, `done` is destroyed without being called.
+  ///   here; or it is `resume_inline`: then `done` runs on the thread that ends the call or
+  ///   requests the stop, which may be this one, in here. `done` must not throw. If the executor
+  ///   throws, `done` runs where the executor was called; if it drops the task, `done` is destroyed
+  ///   without being called.
   /// Throws: what hash, equality, key copy and allocations throw; then `done` is not called.
   ///   `std::invalid_argument` for `attempts == 0`.
-  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, three, two of them
-  ///   of the shard, or one if the call ends while `start` runs. One allocation for the caller and one
-  ///   for a call that it begins.
-  /// Lifetime: the call keeps alive what it needs of the group, which may be destroyed before it has
-  ///   ended: see `drained`.
+  /// Blocks: while `start` runs. Complexity: one hash; to join, two locks; to begin, three, two of
+  ///   them of the shard, or one if the call ends while `start` runs. One allocation for the caller
+  ///   and one for a call that it begins.
+  /// Lifetime: the call keeps alive what it needs of the group, which may be destroyed before it
+  ///   has ended: see `drained`.
   template <class K = Key, class On, class Start, class Done>
   void async_call(K&& key, On&& on, const async_options& options, Start&& start, Done&& done) {
     check_resumption<On>();
@@ -416,8 +423,8 @@ class group {
   }
 
   /// As `do_call`, for a coroutine: `co_await flights.co_call(key, on, load)` gives a
-  /// `result<Value>`, or throws as `do_call` does. Needs <singleflight/coroutine.hpp>, which says the
-  /// rest. Nothing happens before it is awaited.
+  /// `result<Value>`, or throws as `do_call` does. Needs <singleflight/coroutine.hpp>, which says
+  /// the rest. Nothing happens before it is awaited.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
     check(options);
@@ -454,16 +461,17 @@ class group {
   /// `std::vector<outcome<Value>>`, an outcome for each position of `keys`. Needs
   /// <singleflight/coroutine.hpp>.
   ///
-  /// Effects: the keys are read here; nothing else happens before it is awaited. Then each is that of a
-  ///   call as `co_call` begins or joins it. `load` is invoked once for those of which this caller has
-  ///   begun the calls, at most `max_batch` at a time, on the thread of the coroutine; it is a loader of
-  ///   `do_many`, or returns what can be awaited and gives nothing or a range of pairs of a key and its
-  ///   value. Its batch lives until that is done. The coroutine is resumed when all keys are answered, as
-  ///   one that awaits `co_call`. If it is destroyed before, it is as if it had been stopped.
+  /// Effects: the keys are read here; nothing else happens before it is awaited. Then each is that
+  ///   of a call as `co_call` begins or joins it. `load` is invoked once for those of which this
+  ///   caller has begun the calls, at most `max_batch` at a time, on the thread of the coroutine;
+  ///   it is a loader of `do_many`, or returns what can be awaited and gives nothing or a range of
+  ///   pairs of a key and its value. Its batch lives until that is done. The coroutine is resumed
+  ///   when all keys are answered, as one that awaits `co_call`. If it is destroyed before, it is
+  ///   as if it had been stopped.
   /// Throws: as `do_many`, while the keys are read. Later exceptions are outcomes.
-  /// Complexity: as `async_call` for each key. Lifetime: each batch has a copy of `load`. The group must
-  ///   live until all keys have been asked for, or while one of them may be tried again; hash and
-  ///   equality are copied.
+  /// Complexity: as `async_call` for each key. Lifetime: each batch has a copy of `load`. The group
+  ///   must live until all keys have been asked for, or while one of them may be tried again; hash
+  ///   and equality are copied.
   template <class Keys = std::initializer_list<Key>, class On, class Load>
   [[nodiscard]] auto co_call_many(Keys&& keys, On&& on, const async_bulk_options& options,
                                   Load&& load) {
@@ -485,10 +493,10 @@ class group {
                         std::forward<Load>(load));
   }
 
-  /// Follows the listed call of `key` and waits for it, as `do_call` does, or begins one and returns
-  /// at once.
-  /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any thread.
-  ///   While it is in flight, this caller counts as interested.
+  /// Follows the listed call of `key` and waits for it, as `do_call` does, or begins one and
+  /// returns at once.
+  /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any
+  ///   thread. While it is in flight, this caller counts as interested.
   /// Throws: as `do_call`. The options are those of a wait: a caller that leads has none of them.
   /// Complexity: as `do_call`; to begin a call takes an allocation and two locks, to end it one.
   template <class K = Key>
@@ -497,15 +505,16 @@ class group {
     return enter_or_lead(lookup_key(std::forward<K>(key)), limits_of(options));
   }
 
-  /// Returns: an awaitable that is ready at an instant when no asynchronous call is in flight. Needs
-  ///   <singleflight/coroutine.hpp>. Its coroutine is resumed inline by the thread that has ended the
-  ///   last of them, after all others that waited for it, and may destroy the group.
+  /// Returns: an awaitable that is ready at an instant when no asynchronous call is in flight.
+  ///   Needs <singleflight/coroutine.hpp>. Its coroutine is resumed inline by the thread that has
+  ///   ended the last of them, after all others that waited for it, and may destroy the group.
   [[nodiscard]] auto drained() {
     return detail::include_singleflight_coroutine_hpp<group>::drained(shards_.owned());
   }
 
   /// Waits until no asynchronous call is in flight.
-  /// Blocks: without end if it is called where such a call is to be ended. Throws: `std::bad_alloc`.
+  /// Blocks: without end if it is called where such a call is to be ended. Throws:
+  ///   `std::bad_alloc`.
   void wait_drained() {
     const std::shared_ptr<detail::waiter_list> last = shards_.owned().until_drained();
     if (last == nullptr) return;
@@ -513,7 +522,8 @@ class group {
     static_cast<void>(me.wait_until((clock::time_point::max)()));
   }
 
-  // --- Both ----------------------------------------------------------------------------------------
+  // --- Both
+  // ----------------------------------------------------------------------------------------
 
   /// Unlists the call for `key`, so that the next caller starts a new one: for a writer that wants
   /// no later reader to get what was read before its write. The call goes on, and those who have
@@ -526,8 +536,8 @@ class group {
     return forget_if(lookup_key(std::forward<K>(key)), [](const call&) { return true; });
   }
 
-  /// As `forget`, but only if no caller has joined the call: if it returns true, no caller has joined
-  /// or will join the call.
+  /// As `forget`, but only if no caller has joined the call: if it returns true, no caller has
+  /// joined or will join the call.
   /// Returns: whether a call was unlisted.
   template <class K = Key>
   bool forget_unshared(K&& key) {
@@ -820,7 +830,8 @@ class group {
   }
 
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
-  /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without end.
+  /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without
+  /// end.
   template <class K, class Seen = detail::no_note>
   call* joinable(shard& home, std::uint64_t hash, const K& key, Seen&& seen = {})
       SINGLEFLIGHT_REQUIRES(home.mutex) {
@@ -845,8 +856,8 @@ class group {
     return joinable(home, hash, key, seen);
   }
 
-  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it, or
-  /// it waits for the call `inside`: see `joinable`.
+  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it,
+  /// or it waits for the call `inside`: see `joinable`.
   [[nodiscard]] bool must_run_alone(const call& running,
                                     const detail::wait_node* inside = nullptr) const noexcept {
     return options_.when_full == group_options::run_alone &&

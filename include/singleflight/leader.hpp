@@ -48,12 +48,12 @@ struct leader_maker;
 
 }  // namespace detail
 
-/// The right and the duty to end one call: lead it here, complete it elsewhere. Whoever has it may end
-/// the call on any thread, once, by one of the `set_` functions; if it is destroyed first, the call
-/// fails with `owner_dead`.
+/// The right and the duty to end one call: lead it here, complete it elsewhere. Whoever has it may
+/// end the call on any thread, once, by one of the `set_` functions; if it is destroyed first, the
+/// call fails with `owner_dead`.
 ///
-/// Movable, not copyable. A leader that has ended its call, or was moved from, may be assigned to and
-/// destroyed, nothing else. It may outlive its group.
+/// Movable, not copyable. A leader that has ended its call, or was moved from, may be assigned to
+/// and destroyed, nothing else. It may outlive its group.
 ///
 ///     auto r = flights.lead_or_follow(id);
 ///     if (auto* mine = std::get_if<singleflight::leader<row>>(&r)) {
@@ -62,7 +62,8 @@ struct leader_maker;
 ///       });
 ///     }
 ///
-/// Thread safety: one leader must not be used by two threads at once, but for its token and context.
+/// Thread safety: one leader must not be used by two threads at once, but for its token and
+///   context.
 template <class Value>
 class [[nodiscard]] leader {
  public:
@@ -80,8 +81,8 @@ class [[nodiscard]] leader {
   }
 
   /// Ends the call with a value. What moving it throws fails the call and is not thrown here.
-  /// Effects: unlists the call, then wakes all who wait for it; those that are resumed inline run in
-  ///   here.
+  /// Effects: unlists the call, then wakes all who wait for it; those that are resumed inline run
+  ///   in here.
   void set_value(detail::loaded<Value> value) && requires(!std::is_void_v<Value>) {
     take()->end_with(std::move(value));
   }
@@ -96,8 +97,9 @@ class [[nodiscard]] leader {
     take()->fail(std::move(why));
   }
 
-  /// Ends the call with what `fn()` returns or throws. `fn` may use this leader's token and context. While
-  /// it runs, this thread leads the call: to wait in there for the call itself is refused.
+  /// Ends the call with what `fn()` returns or throws. `fn` may use this leader's token and
+  /// context. While it runs, this thread leads the call: to wait in there for the call itself is
+  /// refused.
   /// Throws: nothing.
   template <class Fn>
   requires std::is_invocable_v<Fn>
@@ -134,7 +136,8 @@ class [[nodiscard]] leader {
   /// Returns: as `call_context::forgotten`.
   [[nodiscard]] bool forgotten() const noexcept { return context().forgotten(); }
 
-  /// Returns: the context of the call, for calls that are made inside it: `{.inside = &l.context()}`.
+  /// Returns: the context of the call, for calls that are made inside it: `{.inside =
+  ///   &l.context()}`.
   /// Lifetime: until the call is ended.
   [[nodiscard]] const call_context& context() const noexcept { return call_->context(); }
 

@@ -9,8 +9,8 @@
 
 #include "detail/config.hpp"
 
-// What an observer of a group is told. An observer is an object with some of these members, which the
-// group calls; what it lacks costs nothing, not even a look at the clock:
+// What an observer of a group is told. An observer is an object with some of these members, which
+// the group calls; what it lacks costs nothing, not even a look at the clock:
 //
 //     struct slow_loads {
 //       void call_ended(const std::string& key, const auto& e) const noexcept {
@@ -31,33 +31,32 @@
 // | `rejected`    | a caller could neither begin nor join a call: on its thread, before it is told     |
 // | `capture`     | a caller enters, before it is known whether it leads: on its thread                |
 //
-// Each takes the event, or the key and the event. Write `const auto&` for the event: it is a template on
-// what `capture` returns, and may get more members. The key of `joined`, `wait_ended`, `left`,
-// `superseded` and `rejected` is what the caller looked up by, which transparent lookup need not make a
-// `Key`. An observer whose `call_ended` or `left` takes the key costs each call a copy of it.
+// Each takes the event, or the key and the event. Write `const auto&` for the event: it is a
+// template on what `capture` returns, and may get more members. The key of `joined`, `wait_ended`,
+// `left`, `superseded` and `rejected` is what the caller looked up by, which transparent lookup
+// need not make a `Key`. An observer whose `call_ended` or `left` takes the key costs each call a
+// copy of it.
 //
-// **Lock**: none is held. All members of the group may be called, by `call_ended` of an asynchronous
-// call only if the group still lives. A hook that blocks, blocks the thread that it is called on, and
-// nobody else: those who wait have been told before `call_ended`. It must not destroy the asynchronous
-// caller that it is told of.
-// **Threads**: many may call the same hook at once.
-// **Order**: `call_began` before the `call_ended` of that call, `joined` before the `wait_ended` or `left`
-// of that caller. Nothing else: a `wait_ended` may come before the `call_ended`.
-// **How often**: for each `call_began` one `call_ended`. For each `joined` one `wait_ended` or `left`,
-// unless the caller has a future (`do_async`). A caller that began a call may leave it, too. In a forked
-// child nothing more is told of calls and callers of other threads.
-// **Sums**: of events whose `again` is false, `joined` and `rejected` are those of `group_stats`; so is
-// `led` of the `call_began` that are not `alone`, which count as rejected. Gauges are in `stats()`: do not
-// add and subtract events for them.
-// **Many keys**: a caller of `do_many` tells of each key once what a caller of that key alone tells. It
-// captures once.
-// **Lifetime**: what is passed lives until the hook returns. The observer itself is destroyed with the
-// group, or with the last asynchronous call that outlives it.
-// **Exceptions**: none. A hook that is not `noexcept` does not compile.
+// **Lock**: none is held. All members of the group may be called, by `call_ended` of an
+// asynchronous call only if the group still lives. A hook that blocks, blocks the thread that it is
+// called on, and nobody else: those who wait have been told before `call_ended`. It must not
+// destroy the asynchronous caller that it is told of. **Threads**: many may call the same hook at
+// once. **Order**: `call_began` before the `call_ended` of that call, `joined` before the
+// `wait_ended` or `left` of that caller. Nothing else: a `wait_ended` may come before the
+// `call_ended`. **How often**: for each `call_began` one `call_ended`. For each `joined` one
+// `wait_ended` or `left`, unless the caller has a future (`do_async`). A caller that began a call
+// may leave it, too. In a forked child nothing more is told of calls and callers of other threads.
+// **Sums**: of events whose `again` is false, `joined` and `rejected` are those of `group_stats`;
+// so is `led` of the `call_began` that are not `alone`, which count as rejected. Gauges are in
+// `stats()`: do not add and subtract events for them. **Many keys**: a caller of `do_many` tells of
+// each key once what a caller of that key alone tells. It captures once. **Lifetime**: what is
+// passed lives until the hook returns. The observer itself is destroyed with the group, or with the
+// last asynchronous call that outlives it. **Exceptions**: none. A hook that is not `noexcept` does
+// not compile.
 //
-// What `capture` returns is handed to the hooks of all callers of the call that its caller leads: a span
-// context, to which the spans of followers link. It must be trivially copyable, since it is copied under
-// a lock.
+// What `capture` returns is handed to the hooks of all callers of the call that its caller leads: a
+// span context, to which the spans of followers link. It must be trivially copyable, since it is
+// copied under a lock.
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 /// Observes nothing, at no cost.
@@ -180,9 +179,9 @@ struct captured_by<Observer> {
   using type = std::remove_cvref_t<decltype(std::declval<Observer&>().capture())>;
 };
 
-// One such type for each hook: whether an observer has it, and how it is called. `is_named` tells a hook
-// that takes something else from one that is absent: where both bases have a member of that name, the
-// name is ambiguous.
+// One such type for each hook: whether an observer has it, and how it is called. `is_named` tells a
+// hook that takes something else from one that is absent: where both bases have a member of that
+// name, the name is ambiguous.
 #define SINGLEFLIGHT_DETAIL_HOOK(name)                                                             \
   struct name##_hook {                                                                             \
     template <class O, class Key, class Event>                                                     \
@@ -298,8 +297,8 @@ struct wants {
 
 }  // namespace detail
 
-/// What a group takes as an observer: an object that can be moved into it and has any of the members
-/// above.
+/// What a group takes as an observer: an object that can be moved into it and has any of the
+/// members above.
 template <class Observer, class Key>
 concept observer_of = std::is_object_v<Observer> && std::move_constructible<Observer> &&
     detail::wants<Observer, Key>::check();

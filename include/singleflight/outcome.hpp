@@ -100,8 +100,8 @@ struct outcome_maker {
     return outcome<Value>(std::move(r));
   }
 
-  // In the place of an outcome, without assigning, which a Value need not allow. If moving the value
-  // throws, there is no outcome: another must follow.
+  // In the place of an outcome, without assigning, which a Value need not allow. If moving the
+  // value throws, there is no outcome: another must follow.
 
   /// Of a call that no caller joined.
   template <class Value>

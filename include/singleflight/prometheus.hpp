@@ -36,8 +36,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
 
-/// A histogram of durations that many threads add to without a lock. Each thread adds to one of some
-/// stripes, which are added up when they are read.
+/// A histogram of durations that many threads add to without a lock. Each thread adds to one of
+/// some stripes, which are added up when they are read.
 class duration_histogram {
  public:
   using duration = std::chrono::steady_clock::duration;
@@ -142,7 +142,8 @@ class prometheus_observer {
 class prometheus_collector final : public prometheus::Collectable {
  public:
   /// Adds something to be looked at each time that metrics are collected.
-  /// Lifetime: it must outlive this, or be removed first. Names must differ among things of one kind.
+  /// Lifetime: it must outlive this, or be removed first. Names must differ among things of one
+  ///   kind.
   template <class Source>
   void add(std::string name, const Source& source) {
     const std::lock_guard guard(mutex_);

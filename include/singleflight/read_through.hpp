@@ -26,8 +26,9 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
-/// What a cache keeps for `read_through`: what was found, and how long it holds. Both times count from
-/// the beginning of the load, so an entry that is copied into another cache gets no longer life.
+/// What a cache keeps for `read_through`: what was found, and how long it holds. Both times count
+/// from the beginning of the load, so an entry that is copied into another cache gets no longer
+/// life.
 template <class Value, class Clock = std::chrono::system_clock>
 struct cache_entry {
   std::optional<Value> value;               ///< Empty: it was found that there is none.
@@ -82,9 +83,9 @@ struct cache_functions {
 template <class Find, class Put, class Erase>
 cache_functions(Find, Put, Erase) -> cache_functions<Find, Put, Erase>;
 
-/// Reads through a cache that it does not own: of the callers that miss one key at the same time, one
-/// loads it. What it loads is in the cache afterwards, and nothing that was read before a write of
-/// this process. It keeps no entry itself: how many there are, and which of them must go, is the
+/// Reads through a cache that it does not own: of the callers that miss one key at the same time,
+/// one loads it. What it loads is in the cache afterwards, and nothing that was read before a write
+/// of this process. It keeps no entry itself: how many there are, and which of them must go, is the
 /// cache's.
 ///
 ///     singleflight::read_through<std::string, row, my_cache&> rows(cache, {.lifetime = 30s});
@@ -96,17 +97,18 @@ cache_functions(Find, Put, Erase) -> cache_functions<Find, Put, Erase>;
 ///       rows.write(id, [&] { db.store(id, changed); });
 ///     }
 ///
-/// A `Cache` has `find(key)`, which returns a `std::optional<cache_entry<Value>>`; `put(key, entry)`;
-/// `erase(key)`. All three are called at once from many threads, without a lock, and may throw: an
-/// error of the cache fails no read. It may drop entries at any time, and should at `usable_until`.
+/// A `Cache` has `find(key)`, which returns a `std::optional<cache_entry<Value>>`; `put(key,
+/// entry)`; `erase(key)`. All three are called at once from many threads, without a lock, and may
+/// throw: an error of the cache fails no read. It may drop entries at any time, and should at
+/// `usable_until`.
 ///
 /// With `options.stale`, an entry is served for that long after it was fresh, where a load fails;
 /// with an executor, also while the load runs there. Of all callers that find an entry stale, one
-/// begins the load. An executor is as in `group::do_call_on`; if it throws, the entry is not refreshed
-/// now. The loader then outlives the caller that gave it: let it capture by value.
+/// begins the load. An executor is as in `group::do_call_on`; if it throws, the entry is not
+/// refreshed now. The loader then outlives the caller that gave it: let it capture by value.
 ///
-/// What is not seen: writes of other processes. A value that one of them has overwritten stays until
-/// its lifetime is over, unless the cache refuses it by its version.
+/// What is not seen: writes of other processes. A value that one of them has overwritten stays
+/// until its lifetime is over, unless the cache refuses it by its version.
 ///
 /// Thread safety: all members may be called at once from any thread, except the destructor, which
 /// waits for the loads on the executor.
@@ -136,15 +138,15 @@ class read_through {
   ///
   /// Effects: a fresh entry is returned. Else, if there is an executor and the entry is usable, the
   ///   entry is returned and a load begun, unless there is one. Else this caller leads or follows a
-  ///   call as of `group::do_call`, whose loader looks into the cache again, runs `load` and puts what
-  ///   it gives, unless the key was forgotten. If the first look threw, the loader does not touch the
-  ///   cache again.
+  ///   call as of `group::do_call`, whose loader looks into the cache again, runs `load` and puts
+  ///   what it gives, unless the key was forgotten. If the first look threw, the loader does not
+  ///   touch the cache again.
   /// Returns: the value, or nothing if there is none.
-  /// Throws: as `group::do_call`, unless this caller has found an entry that is usable: then it gets
-  ///   that, also at its deadline.
+  /// Throws: as `group::do_call`, unless this caller has found an entry that is usable: then it
+  ///   gets that, also at its deadline.
   ///
-  /// `load` is a loader as of `group::do_call`. It returns a `Value`, or a `std::optional<Value>` that
-  /// is empty if there is none, or `keep{one of the two, lifetime}`.
+  /// `load` is a loader as of `group::do_call`. It returns a `Value`, or a `std::optional<Value>`
+  /// that is empty if there is none, or `keep{one of the two, lifetime}`.
   template <class Fn>
   std::optional<Value> get(const Key& key, const call_options& options, Fn&& load) {
     check_loader<Fn>();
@@ -187,7 +189,8 @@ class read_through {
     return get(key, call_options{}, std::forward<Fn>(load));
   }
 
-  /// Has no caller get what was read before now, nor a cache keep it: for a writer, after its write.
+  /// Has no caller get what was read before now, nor a cache keep it: for a writer, after its
+  /// write.
   /// Throws: what hash, equality and the erase of the cache throw. In the last case the cache may
   ///   still have the entry.
   void invalidate(const Key& key) {
@@ -195,7 +198,8 @@ class read_through {
     cache_.erase(key);
   }
 
-  /// Runs `store`, which writes, and invalidates the key, also if `store` throws: it may have written.
+  /// Runs `store`, which writes, and invalidates the key, also if `store` throws: it may have
+  /// written.
   /// Returns: what `store` returns. Throws: what `store` throws; else as `invalidate`.
   template <class Fn>
   std::invoke_result_t<Fn> write(const Key& key, Fn&& store) {
@@ -217,7 +221,8 @@ class read_through {
   }
 
   /// Returns: the group by which callers share a load. Its values are entries. For its `stats`, and
-  ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again, erase.
+  ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again,
+  ///   erase.
   [[nodiscard]] group_type& flights() noexcept { return flights_; }
   /// As above, to be looked at.
   [[nodiscard]] const group_type& flights() const noexcept { return flights_; }

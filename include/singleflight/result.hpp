@@ -193,8 +193,8 @@ struct result_maker {
     }
   }
 
-  /// Puts a value that nobody shares into a future. Throws: what moving the value and the allocation
-  /// throw, and then the value is gone.
+  /// Puts a value that nobody shares into a future. Throws: what moving the value and the
+  /// allocation throw, and then the value is gone.
   template <class Value>
   static void put_into_future([[maybe_unused]] result<Value>& r) {
     if constexpr (!std::is_void_v<Value>) {

@@ -34,8 +34,8 @@
 // | `singleflight:rejected`   | observer, key, size of the key, `singleflight::refusal`                |
 //
 // The observer tells one group from another. Of a key that converts to a `std::string_view`, the
-// characters are at `key`; of an integer or enumeration, `key` is the value and the size is 0; of others
-// both are 0.
+// characters are at `key`; of an integer or enumeration, `key` is the value and the size is 0; of
+// others both are 0.
 #if __has_include(<sys/sdt.h>)
 #include <sys/sdt.h>
 #define SINGLEFLIGHT_DETAIL_PROBE(name, n, ...) DTRACE_PROBE##n(singleflight, name, __VA_ARGS__)

@@ -360,32 +360,29 @@ void async_two_stopped(world& w) {
   });
 }
 
+/// Adds a thread that acts when a caller has joined the call of the first thread.
+template <class Act>
+void when_joined(world& w, const Act& act) {
+  w.caller([&w, act] {
+    w.await_joined(0);
+    act();
+  });
+}
+
 /// The frame is destroyed by the thread of its executor, before or after its task was posted or run.
-void async_destroyed(world& w, bool stopped) {
-  auto* const source = &w.stop_source();
+void async_end_and_destruction(world& w) {
   w.caller([&w] { w.callback(0); });
-  w.caller([&w, source, stopped] {
-    const int frame = w.coroutine(0, false, stopped ? async_stoppable(*source) : how());
+  w.caller([&w] {
+    const int frame = w.coroutine(0, false);
     w.run_resumptions();
     w.destroy(frame);
     w.run_resumptions();
   });
   w.caller([&w] { w.end(0); });
-  if (stopped) w.caller([&w, source] { w.stop(*source); });
-}
-void async_end_and_destruction(world& w) { async_destroyed(w, false); }
-void async_end_stop_and_destruction(world& w) { async_destroyed(w, true); }
-
-void async_newcomer(world& w) {
-  auto* const source = &w.stop_source();
-  w.caller([&w, source] { w.callback(0, async_stoppable(*source)); });
-  w.caller([&w, source] { w.stop(*source); });
-  w.caller([&w] { w.callback_at_once(0); });
-  w.caller([&w] { w.end(0); });
 }
 
-/// All of it, from when the coroutine waits.
-void async_everything(world& w) {
+/// The same for a coroutine that can be stopped, from when it waits.
+void async_end_stop_and_destruction(world& w) {
   auto* const source = &w.stop_source();
   w.caller([&w, source] {
     w.callback(0);
@@ -394,15 +391,28 @@ void async_everything(world& w) {
     w.destroy(frame);
     w.run_resumptions();
   });
-  const auto when_joined = [&w](auto act) {
+  when_joined(w, [&w] { w.end(0); });
+  when_joined(w, [&w, source] { w.stop(*source); });
+}
+
+/// From when the call has begun.
+void async_newcomer(world& w) {
+  auto* const source = &w.stop_source();
+  w.caller([&w, source] { w.callback(0, async_stoppable(*source)); });
+  const auto when_begun = [&w](auto act) {
     w.caller([&w, act] {
-      w.await_joined(0);
+      w.await_loading(0);
       act();
     });
   };
-  when_joined([&w] { w.end(0); });
-  when_joined([&w, source] { w.stop(*source); });
-  when_joined([&w] { w.callback_at_once(0); });
+  when_begun([&w] { w.end(0); });
+  when_begun([&w, source] { w.stop(*source); });
+  when_begun([&w] { w.callback_at_once(0); });
+}
+
+void async_everything(world& w) {
+  async_end_stop_and_destruction(w);
+  when_joined(w, [&w] { w.callback_at_once(0); });
 }
 
 void async_beside_threads(world& w) {
@@ -537,15 +547,15 @@ const std::array table{
              async_end_and_stop},
     scenario{"async_follower_stop", "inline coroutine, its stop against the end", all, all,
              asynchronous, async_follower_stopped},
-    scenario{"async_two_stops", "2 inline followers, each stopped by its thread", all, 2,
+    scenario{"async_two_stops", "2 inline followers, each stopped by its thread", 3, 2,
              asynchronous, async_two_stopped},
     scenario{"async_destroyed_frame", "coroutine on an executor: end, destruction", all, all,
              asynchronous, async_end_and_destruction},
-    scenario{"async_destroyed_stop", "the same, and its stop", all, 2, asynchronous,
+    scenario{"async_destroyed_stop", "the same, and its stop", all, all, asynchronous,
              async_end_stop_and_destruction},
-    scenario{"async_newcomer", "callback: its stop, the end, a newcomer", all, 2, asynchronous,
+    scenario{"async_newcomer", "callback: its stop, the end, a newcomer", 3, 2, asynchronous,
              async_newcomer},
-    scenario{"async_everything", "end, stop, destruction and a newcomer", all, 1, asynchronous,
+    scenario{"async_everything", "end, stop, destruction and a newcomer", 3, 2, asynchronous,
              async_everything},
     scenario{"async_threads", "a thread leads, a coroutine follows and is stopped", all, all,
              asynchronous, async_beside_threads},

@@ -10,8 +10,9 @@
 
 #include "config.hpp"
 
-// The operations that wait in an execution context of Asio. A call may end after the context is gone, so
-// the context drops them when it is destroyed, as it does with those of sockets and timers.
+// The operations that wait in an execution context of Asio. A call may end after the context is
+// gone, so the context drops them when it is destroyed, as it does with those of sockets and
+// timers.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 class membership;
@@ -58,8 +59,8 @@ class context_members {
   bool closed_ = false;
 };
 
-/// One operation's membership in a context. Whoever ends it, the operation or the end of the context,
-/// has the right to what the operation holds of that context.
+/// One operation's membership in a context. Whoever ends it, the operation or the end of the
+/// context, has the right to what the operation holds of that context.
 class membership {
  public:
   explicit membership(context_member& member) noexcept : member_(member) {}
@@ -67,7 +68,8 @@ class membership {
   membership& operator=(const membership&) = delete;
   ~membership() = default;
 
-  /// Returns: false if the context is being destroyed. Where there is no context, there is no end of it.
+  /// Returns: false if the context is being destroyed. Where there is no context, there is no end
+  ///   of it.
   [[nodiscard]] bool join(std::shared_ptr<context_members> all) noexcept {
     all_ = std::move(all);
     if (all_ == nullptr) return true;

@@ -80,7 +80,8 @@ class load_canceller {
 #pragma GCC diagnostic ignored "-Wsubobject-linkage"  // of a lambda in a header, as a loader
 #endif
 
-/// Awaits what the loader returns and ends the call with it. `Cancel` is called when no caller is left.
+/// Awaits what the loader returns and ends the call with it. `Cancel` is called when no caller is
+/// left.
 template <class Awaitable, class Key, class Value, class Load, class Cancel>
 Awaitable drive_asio(leader<Value> lead, std::shared_ptr<owned_call<Key, Value>> call, Load load,
                      [[maybe_unused]] Cancel cancel) {

@@ -29,9 +29,9 @@
 #include "owned_call.hpp"
 #include "waiter_list.hpp"
 
-// The asynchronous operation of Asio. `Asio` names what is used of it: Boost.Asio in boost_asio.hpp, the
-// standalone library in asio.hpp. The rules are those of Asio's documentation, "Requirements on
-// asynchronous operations".
+// The asynchronous operation of Asio. `Asio` names what is used of it: Boost.Asio in
+// boost_asio.hpp, the standalone library in asio.hpp. The rules are those of Asio's documentation,
+// "Requirements on asynchronous operations".
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 [[nodiscard]] inline async_options async_options_of(const asio_options& given) {
@@ -56,9 +56,10 @@ template <class Asio, class Executor>
 
 /// One operation: a caller that waits, with its handler.
 ///
-/// Life: it is owned by itself while it waits; then by who takes it out of the list of its call, who
-/// posts a completion that owns it; the completion enters anew, or frees it and calls the handler. If the
-/// completion is destroyed, or a context, the handler is destroyed without being called.
+/// Life: it is owned by itself while it waits; then by who takes it out of the list of its call,
+/// who posts a completion that owns it; the completion enters anew, or frees it and calls the
+/// handler. If the completion is destroyed, or a context, the handler is destroyed without being
+/// called.
 ///
 /// What it holds of a context, it holds as that context's member: see `membership`.
 template <class Asio, class Group, class IoExecutor, class Load, class Handler>
@@ -75,8 +76,8 @@ class asio_operation final
   using handler_executor = typename associated_executor::type;
   using associated_allocator = typename Asio::template associated_allocator<Handler>;
 
-  /// The executor that completions are posted to: the handler's, if one can post to it. (One cannot to
-  /// a type-erased handler's.)
+  /// The executor that completions are posted to: the handler's, if one can post to it. (One cannot
+  /// to a type-erased handler's.)
   static constexpr bool posts_to_handler = Asio::template can_post<handler_executor>;
   using home_executor = std::conditional_t<posts_to_handler, handler_executor, IoExecutor>;
   using timer_executor =
@@ -176,7 +177,8 @@ class asio_operation final
     if (slot.is_connected()) slot.template emplace<canceller>(self);
   }
 
-  // --- Waiting ---------------------------------------------------------------------------------------
+  // --- Waiting
+  // ---------------------------------------------------------------------------------------
 
   void enter(std::shared_ptr<asio_operation> self) noexcept {
     itself_ = std::move(self);
@@ -244,7 +246,8 @@ class asio_operation final
     home_->leaving.reset();
   }
 
-  // --- Completing ------------------------------------------------------------------------------------
+  // --- Completing
+  // ------------------------------------------------------------------------------------
 
   /// Called by the thread that has taken it out of the list, or has never put it there.
   void post(std::shared_ptr<poster> self) noexcept override {
@@ -296,7 +299,8 @@ class asio_operation final
     return result_maker::empty<value_type>();
   }
 
-  // --- The contexts ----------------------------------------------------------------------------------
+  // --- The contexts
+  // ----------------------------------------------------------------------------------
 
   [[nodiscard]] bool join_contexts() {
     std::shared_ptr<context_members> home_members;

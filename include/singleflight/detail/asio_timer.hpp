@@ -11,9 +11,9 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Makes a waiter leave when its time has come. Held apart from the waiter, whose memory must be free
-/// when its handler runs, which Asio's own reference to the timer would delay.
-/// `Wait`: an async_wait, with a member `due()` that says why it is to leave.
+/// Makes a waiter leave when its time has come. Held apart from the waiter, whose memory must be
+/// free when its handler runs, which Asio's own reference to the timer would delay. `Wait`: an
+/// async_wait, with a member `due()` that says why it is to leave.
 template <class Timer, class Wait>
 class leaving_timer : public std::enable_shared_from_this<leaving_timer<Timer, Wait>> {
  public:
@@ -23,8 +23,8 @@ class leaving_timer : public std::enable_shared_from_this<leaving_timer<Timer, W
   leaving_timer& operator=(const leaving_timer&) = delete;
   ~leaving_timer() = default;
 
-  /// Starts, and calls `wait`, which puts the waiter into its list: the time may have come, and cannot
-  /// be acted on before. Returns: what `wait` returns. Throws: what Asio throws.
+  /// Starts, and calls `wait`, which puts the waiter into its list: the time may have come, and
+  /// cannot be acted on before. Returns: what `wait` returns. Throws: what Asio throws.
   template <class Fn>
   auto start(std::chrono::steady_clock::time_point when, const Fn& wait) {
     const lock guard(mutex_);

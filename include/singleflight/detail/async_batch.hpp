@@ -41,8 +41,8 @@ struct key_functions {
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS KeyEqual equal;
 };
 
-/// A batch whose loader may go on anywhere. Its calls are asynchronous, and may outlive the group as it
-/// may. Owned by its loader.
+/// A batch whose loader may go on anywhere. Its calls are asynchronous, and may outlive the group
+/// as it may. Owned by its loader.
 template <class Key, class Value, class KeyFunctions>
 class async_batch final : public batch_context<Key, Value> {
   using base = batch_context<Key, Value>;
@@ -123,7 +123,8 @@ class async_batch final : public batch_context<Key, Value> {
     return *calls_[static_cast<std::size_t>(at - keys_.begin())];
   }
 
-  // --- What the loader does with it ----------------------------------------------------------------
+  // --- What the loader does with it
+  // ----------------------------------------------------------------
 
   [[nodiscard]] std::span<key_type* const> keys() const noexcept override { return keys_; }
 

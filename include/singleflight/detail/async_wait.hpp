@@ -86,10 +86,10 @@ struct no_options {};
 
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
-/// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call that
-/// it has begun is started, and then waiting. Told to stop while it enters or starts, it is not put into
-/// the list any more. Who takes it out of the list, or finds that it must not be put there, decides what
-/// becomes of it. It is over when its result is taken.
+/// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call
+/// that it has begun is started, and then waiting. Told to stop while it enters or starts, it is
+/// not put into the list any more. Who takes it out of the list, or finds that it must not be put
+/// there, decides what becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
@@ -106,8 +106,8 @@ class async_wait : public waiter_node {
   using owned_type = owned_call<Key, Value>;
   using clock = std::chrono::steady_clock;
 
-  /// What a caller needs for its options, and for a deadline. Kept by the final class: most coroutines
-  /// have none, and their frames should be small.
+  /// What a caller needs for its options, and for a deadline. Kept by the final class: most
+  /// coroutines have none, and their frames should be small.
   struct chosen {
     explicit chosen(const async_options& options) : attempts(options.attempts) {
       if (options.inside != nullptr) inside = context_access::node_of(*options.inside);
@@ -152,8 +152,8 @@ class async_wait : public waiter_node {
     return true;
   }
 
-  /// Makes the caller leave, on any thread: it is resumed with the reason, unless it is being resumed
-  /// already. For a newer call it leaves only if its own has not ended.
+  /// Makes the caller leave, on any thread: it is resumed with the reason, unless it is being
+  /// resumed already. For a newer call it leaves only if its own has not ended.
   void leave(reason why) noexcept {
     phase now = phase_.load();
     while (now == phase::entering || now == phase::starting) {
@@ -172,7 +172,8 @@ class async_wait : public waiter_node {
     stop_source loader = no_stop_source();
   };
 
-  /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed already.
+  /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed
+  /// already.
   [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
     shard& home = *handle_->home;
     const lock at_home(home.mutex);
@@ -199,7 +200,8 @@ class async_wait : public waiter_node {
     p.post(std::move(out.by));
   }
 
-  // --- Entering, under the shard's mutex -----------------------------------------------------------
+  // --- Entering, under the shard's mutex
+  // -----------------------------------------------------------
 
   [[nodiscard]] wait_node* inside() const noexcept {
     return chosen_ != nullptr ? chosen_->inside.get() : nullptr;
@@ -239,8 +241,8 @@ class async_wait : public waiter_node {
     return std::nullopt;
   }
 
-  /// Gives the caller the call that it is about to begin. From here on this owns it, so that its key is
-  /// not destroyed under the mutex.
+  /// Gives the caller the call that it is about to begin. From here on this owns it, so that its
+  /// key is not destroyed under the mutex.
   void prepare(std::shared_ptr<owned_type>&& own) {
     began_ = true;
     owned_type& begun = *own;
@@ -259,7 +261,8 @@ class async_wait : public waiter_node {
     return std::nullopt;
   }
 
-  // --- Afterwards ----------------------------------------------------------------------------------
+  // --- Afterwards
+  // ----------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
   [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
@@ -270,8 +273,8 @@ class async_wait : public waiter_node {
     return {handle_, handle_->owned};
   }
 
-  /// To be called when the loader of the call that it has begun has been started on this thread; by a
-  /// caller that `finishes`, also when it has joined a call.
+  /// To be called when the loader of the call that it has begun has been started on this thread; by
+  /// a caller that `finishes`, also when it has joined a call.
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (began_ && handle_->owned->ended()) {
@@ -291,8 +294,8 @@ class async_wait : public waiter_node {
   }
 
   /// To be called where the caller is resumed, before its result is taken.
-  /// Returns: whether it is to enter anew: its call has failed and it may try again, or it has left for
-  /// a newer one.
+  /// Returns: whether it is to enter anew: its call has failed and it may try again, or it has left
+  /// for a newer one.
   [[nodiscard]] bool settle() noexcept {
     ignore_stops();
     disconnect();
@@ -340,9 +343,9 @@ class async_wait : public waiter_node {
   std::unique_ptr<wait_teller> teller;  // null: nobody is to be told, or has been
   account me;
 
-  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can prepare
-  /// what needs to know the call, or the observer be told first; and whether others than its stop token
-  /// make it leave.
+  /// Whether it is put into the list of a call that it joins by `finish_start`, so that it can
+  /// prepare what needs to know the call, or the observer be told first; and whether others than
+  /// its stop token make it leave.
   bool finishes = false;
 
  protected:

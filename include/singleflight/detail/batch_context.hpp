@@ -31,8 +31,9 @@ enum class key_state { wanted, unwanted, settled };
 
 #if defined(__cpp_lib_jthread)
 
-/// Tells a bulk loader to stop when it has keys left to load and nobody wants any of them. Made when
-/// the loader asks for its token: each call then tells by a token of its own that it is not wanted.
+/// Tells a bulk loader to stop when it has keys left to load and nobody wants any of them. Made
+/// when the loader asks for its token: each call then tells by a token of its own that it is not
+/// wanted.
 template <class Batch>
 class batch_stop {
  public:

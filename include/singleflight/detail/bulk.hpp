@@ -45,9 +45,9 @@ template <class Range>
 ///
 /// It works in rounds: list the keys that nobody loads and join the calls of the others; run the
 /// loader and end all calls of one's own; only then wait for the calls of others. A caller so never
-/// waits while somebody may wait for it, and callers whose keys overlap cannot wait for each other, in
-/// whatever order they come; no two shards are ever locked together. The keys whose calls failed or
-/// grew too old, and may be tried again, are those of the next round.
+/// waits while somebody may wait for it, and callers whose keys overlap cannot wait for each other,
+/// in whatever order they come; no two shards are ever locked together. The keys whose calls failed
+/// or grew too old, and may be tried again, are those of the next round.
 template <class Group, class Key, class Value>
 class bulk {
   using key_type = bulk_key<Key, Value>;
@@ -294,7 +294,8 @@ class bulk {
 
   // --- Waiting -----------------------------------------------------------------------------------
 
-  /// Waits for the calls that were joined, one after the other, while no call of this caller is open.
+  /// Waits for the calls that were joined, one after the other, while no call of this caller is
+  /// open.
   void wait() {
     for (joined_key& j : joined_) {
       if (!j.over) wait_for(j);

@@ -16,8 +16,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// What a caller that asks for many keys tells the observer: of each key what a caller of that key alone
-/// would tell.
+/// What a caller that asks for many keys tells the observer: of each key what a caller of that key
+/// alone would tell.
 template <class Observer, class Key, class Value, bool IsTold = wants<Observer, Key>::anything>
 class bulk_watch {
   using key_type = bulk_key<Key, Value>;
@@ -66,7 +66,8 @@ class bulk_watch {
     while (each_.size() < all_.in_order().size()) each_.emplace_back(holder_, captured);
   }
 
-  // --- Under the lock of the shard -----------------------------------------------------------------
+  // --- Under the lock of the shard
+  // -----------------------------------------------------------------
 
   /// To be called each time that the caller enters for this key.
   /// Returns: what notes whether it joins a call or finds one too old.
@@ -96,7 +97,8 @@ class bulk_watch {
   }
   void has_begun_elsewhere(const key_type& k) noexcept { of(k).noted = news::began_elsewhere; }
 
-  // --- Outside all locks ---------------------------------------------------------------------------
+  // --- Outside all locks
+  // ---------------------------------------------------------------------------
 
   /// Tells what was noted under the lock, also if this thread is ended there. Made before the lock.
   [[nodiscard]] auto tells_at_exit() noexcept {

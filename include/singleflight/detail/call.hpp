@@ -27,8 +27,8 @@ template <class Key, class Value>
 class owned_call;
 
 /// A reference to a call that stays valid after the call has ended: for followers that can leave or
-/// are no threads, for waits in the wait graph, and for the caller that began a call elsewhere. Never
-/// by the call's address, which may be another call's by the time they look.
+/// are no threads, for waits in the wait graph, and for the caller that began a call elsewhere.
+/// Never by the call's address, which may be another call's by the time they look.
 template <class Key, class Value>
 struct call_handle {
   call_map<Key, Value>* home = nullptr;     // the shard of the call; fixed
@@ -38,7 +38,8 @@ struct call_handle {
   bool joined = false;  // the final `call::joined()`; fixed when the result is published
   std::optional<waiter_list> waiters;  // made under the shard's mutex, before the call ends
   bool watched = false;  // whether the wait graph is shown who leads; by the shard's mutex
-  // For asynchronous waiters; none if nobody has joined it. Made under the shard's mutex, then fixed.
+  // For asynchronous waiters; none if nobody has joined it. Made under the shard's mutex, then
+  // fixed.
   std::shared_future<Value> future;
   bool lost = false;  // in a forked child: whoever leads the call is not in it
   wait_node node;
@@ -59,8 +60,8 @@ struct channel {
   std::shared_future<Value> future = promise.get_future().share();
 };
 
-/// What callers wait on. The first of them makes it, and the first that joins the channel, so that a
-/// call that nobody joins costs no allocation: most calls end alone, and a promise takes two.
+/// What callers wait on. The first of them makes it, and the first that joins the channel, so that
+/// a call that nobody joins costs no allocation: most calls end alone, and a promise takes two.
 template <class Key, class Value>
 struct shared_state {
   std::optional<detail::channel<Value>> channel;  // empty until a caller waits in it

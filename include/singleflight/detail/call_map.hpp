@@ -149,16 +149,16 @@ class alignas(64) call_map {
     if (c.shared->handle->watched) show_leader(c);
   }
 
-  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits. From
-  /// when on, `begin_to_wait` says.
+  /// Counts the caller that has begun the call, elsewhere than in its own frame, as one that waits.
+  /// From when on, `begin_to_wait` says.
   void add_beginner(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     c.shared->leader_waits = true;
     ++c.shared->waiters;
     ++stats_.waiting;
   }
 
-  /// Notes that a caller waits from now on, unless one has been waiting. Not earlier than that, since to
-  /// read the clock costs as much as all else that a short call does.
+  /// Notes that a caller waits from now on, unless one has been waiting. Not earlier than that,
+  /// since to read the clock costs as much as all else that a short call does.
   void begin_to_wait(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     auto& since = c.shared->waiting_since;
     if (since == std::chrono::steady_clock::time_point()) since = std::chrono::steady_clock::now();
@@ -166,8 +166,8 @@ class alignas(64) call_map {
 
   /// Counts a caller among those that have joined the call and wait for it.
   void add_follower(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    // Not for a caller that is refused: the promise, which then nobody keeps, would break, which takes
-    // memory that may not be there.
+    // Not for a caller that is refused: the promise, which then nobody keeps, would break, which
+    // takes memory that may not be there.
     handle_type* const handle = c.shared->handle.get();
     if (handle != nullptr && !handle->future.valid()) handle->future = c.shared->channel->future;
     c.shared->joined = true;
@@ -194,8 +194,8 @@ class alignas(64) call_map {
     return remove_interest(c);
   }
 
-  /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves the
-  /// newer call for its key alone. From here on only the leader touches it.
+  /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves
+  /// the newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (c.listed()) unlist(c);
     key_buffer_.keep(c.key);
@@ -208,10 +208,10 @@ class alignas(64) call_map {
     end_unlisted(c);
   }
 
-  /// In a forked child, which has only this thread: takes the calls of other threads out of the map,
-  /// and the followers of this thread's out of the accounts. Runs no user code. Those calls are on
-  /// stacks of threads that are gone, which are still readable here and may be reused later. `lost`
-  /// is for holders of their futures. Calls that were not listed stay in the gauges.
+  /// In a forked child, which has only this thread: takes the calls of other threads out of the
+  /// map, and the followers of this thread's out of the accounts. Runs no user code. Those calls
+  /// are on stacks of threads that are gone, which are still readable here and may be reused later.
+  /// `lost` is for holders of their futures. Calls that were not listed stay in the gauges.
   /// Returns: how many asynchronous calls were among those.
   std::size_t forget_other_threads(const std::exception_ptr& lost) noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {

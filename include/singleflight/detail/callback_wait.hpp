@@ -3,6 +3,7 @@
 #define SINGLEFLIGHT_DETAIL_CALLBACK_WAIT_HPP
 
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <type_traits>
@@ -18,8 +19,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Starts the loader of a call that has begun, on this thread, which leads the call until it has been
-/// started. If `load()` throws, so fails the call.
+/// Starts the loader of a call that has begun, on this thread, which leads the call until it has
+/// been started. If `load()` throws, so fails the call.
 template <class Key, class Value, class Load>
 void start(owned_call<Key, Value>& begun, Load&& load) {
   {
@@ -59,7 +60,6 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
   /// Throws: what entering throws, and then `done` is not called.
   static void enter(const std::shared_ptr<callback_wait>& me) {
     entered now;
-    me->called_back_.store(false, std::memory_order_relaxed);  // no task is out
     me->itself_ = me;
     try {
       me->heed_stops();
@@ -94,10 +94,13 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
   }
 
   /// Given to the executor. The first to be run calls back; if all are dropped, the caller is gone.
+  /// Others may be run late, when the caller waits for its next attempt.
   struct task {
     std::shared_ptr<callback_wait> waiting;
+    std::uint32_t turn;
     void operator()() const {
-      if (!waiting->called_back_.exchange(true)) call_back(waiting);
+      std::uint32_t now = turn;
+      if (waiting->turn_.compare_exchange_strong(now, turn + 1)) call_back(waiting);
     }
   };
 
@@ -113,7 +116,7 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
       inlined ? base::resumed::inlined : base::resumed::bound, &wake, &poster_of};
 
   void post(std::shared_ptr<poster> self) noexcept override {
-    const task resume{std::static_pointer_cast<callback_wait>(std::move(self))};
+    const task resume{std::static_pointer_cast<callback_wait>(std::move(self)), turn_.load()};
     if constexpr (!inlined) {
       try {
         on_(task(resume));
@@ -141,7 +144,7 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
   On on_;
   Start start_;
   Done done_;
-  std::atomic<bool> called_back_ = false;
+  std::atomic<std::uint32_t> turn_ = 0;    // grows when a task calls back
   std::shared_ptr<callback_wait> itself_;  // while it waits
 };
 

@@ -47,8 +47,8 @@ class batch_call : public owned_call<Key, Value> {
     this->started();
   }
 
-  /// Ends the call in its loader, whose thread may end while it moves the value. What the move throws
-  /// goes to those who wait.
+  /// Ends the call in its loader, whose thread may end while it moves the value. What the move
+  /// throws goes to those who wait.
   void settle(loaded<Value>& value) {
     if (!this->claim()) return;
     const typename owned_call<Key, Value>::destruction at_exit{*this};
@@ -64,7 +64,8 @@ class batch_call : public owned_call<Key, Value> {
     }
   }
 
-  /// Makes this thread the call's leader. Returns: whether any caller is left that wants the result.
+  /// Makes this thread the call's leader. Returns: whether any caller is left that wants the
+  /// result.
   [[nodiscard]] bool lead_here() noexcept {
     if (this->lost()) return false;
     this->every_.own(*this);
@@ -196,7 +197,8 @@ class executor_batch final
     for (key_type* const k : keys_) k->elsewhere->fail(why);
   }
 
-  // --- What the loader does with it ----------------------------------------------------------------
+  // --- What the loader does with it
+  // ----------------------------------------------------------------
 
   [[nodiscard]] std::span<key_type* const> keys() const noexcept override { return keys_; }
 
@@ -244,7 +246,8 @@ class executor_batch final
   }
 #endif
 
-  // --- In the list of the group --------------------------------------------------------------------
+  // --- In the list of the group
+  // --------------------------------------------------------------------
 
   [[nodiscard]] std::shared_ptr<owned_calls::member> keep() noexcept override {
     return this->weak_from_this().lock();

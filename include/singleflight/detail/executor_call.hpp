@@ -25,8 +25,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// A call whose loader runs on an executor. Owned by the tasks that the executor has been given; the
-/// last of them to go without having been run fails the call.
+/// A call whose loader runs on an executor. Owned by the tasks that the executor has been given;
+/// the last of them to go without having been run fails the call.
 template <class Key, class Value, class Fn>
 class executor_call : public owned_call<Key, Value>,
                       public std::enable_shared_from_this<executor_call<Key, Value, Fn>> {

@@ -107,8 +107,9 @@ struct no_note {
   static void joins(const Call&) noexcept {}
 };
 
-/// Takes a caller out of the accounts of its call, which has ended or not. `began`: the caller has begun
-/// the call. Returns: what to stop the loader with, outside the lock, if it is the last caller to leave.
+/// Takes a caller out of the accounts of its call, which has ended or not. `began`: the caller has
+/// begun the call. Returns: what to stop the loader with, outside the lock, if it is the last
+/// caller to leave.
 template <class Key, class Value, class Note = no_note>
 [[nodiscard]] stop_source account_leave(call_map<Key, Value>& home,
                                         const call_handle<Key, Value>& handle, bool began,
@@ -126,9 +127,10 @@ template <class Key, class Value, class Note = no_note>
   return home.remove_waiter(*running);
 }
 
-/// Makes a caller leave. If the call has ended, its end has settled the accounts already, and only the
-/// move of the value is left: a caller that wanted a newer call waits for it; one whose deadline or stop
-/// request has come leaves at once. Runs the loader's stop callbacks if it is the last caller to leave.
+/// Makes a caller leave. If the call has ended, its end has settled the accounts already, and only
+/// the move of the value is left: a caller that wanted a newer call waits for it; one whose
+/// deadline or stop request has come leaves at once. Runs the loader's stop callbacks if it is the
+/// last caller to leave.
 /// Returns: false if the caller is to stay for the result.
 template <class Key, class Value, class Note = no_note>
 bool take_leave(call_map<Key, Value>& home, call_handle<Key, Value>& handle, bool began, reason why,
@@ -168,7 +170,8 @@ class waiter {
   /// Lets the caller that has joined a call run user code before it waits.
   void not_yet() noexcept { edge_.disconnect(); }
 
-  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being ended.
+  /// Takes the caller out of the accounts of a call that it will not wait for, its thread being
+  /// ended.
   void abandon(shard& home) {
     if (ticket_.handle != nullptr) take_leave(home, reason::caller_gone);
   }

@@ -10,8 +10,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// Memory that is freed when nobody needs it any more: the shards of a group, which asynchronous calls
-/// may outlive the group with.
+/// Memory that is freed when nobody needs it any more: the shards of a group, which asynchronous
+/// calls may outlive the group with.
 class counted_block {
  public:
   counted_block(const counted_block&) = delete;  // pointed at

@@ -20,11 +20,11 @@
 #include "stop.hpp"
 #include "wait_graph.hpp"
 
-// What the leader of a call does, on whatever thread: run the loader, unlist the call under the lock,
-// publish the result outside it. Publishing first would hand an ended call to callers that enter in
-// between; publishing under the lock would wake the followers into it. Here this is done
-// by `lead`, `end_with` and, where there is no value, `fail`; for the keys of a batch by led_batch.hpp
-// and executor_batch.hpp.
+// What the leader of a call does, on whatever thread: run the loader, unlist the call under the
+// lock, publish the result outside it. Publishing first would hand an ended call to callers that
+// enter in between; publishing under the lock would wake the followers into it. Here this is done
+// by `lead`, `end_with` and, where there is no value, `fail`; for the keys of a batch by
+// led_batch.hpp and executor_batch.hpp.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 template <class Key, class Value>
@@ -33,8 +33,8 @@ void count_failure(call_map<Key, Value>& home) noexcept {
   home.count(&group_stats::failed);
 }
 
-/// Tells those who do not wait in the future that the result is there: the wait graph and, if there can
-/// be any, other waiters.
+/// Tells those who do not wait in the future that the result is there: the wait graph and, if there
+/// can be any, other waiters.
 template <class Key, class Value>
 void announce(call<Key, Value>& own, bool to_waiters = true) noexcept {
   const std::shared_ptr<call_handle<Key, Value>>& handle = own.shared->handle;
@@ -106,8 +106,8 @@ template <class Key, class Value>
   }
 }
 
-/// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it, and
-/// announces it.
+/// Ends a call that lives on the heap. If no other caller waits for the value, `keep` is given it,
+/// and announces it.
 /// Returns: whether the value was moved to who gets it.
 template <class Key, class Value, class Keep>
 bool end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& value,
@@ -128,8 +128,8 @@ bool end_with(call_map<Key, Value>& home, call<Key, Value>& own, loaded<Value>& 
 }
 
 /// Leads a call from its loader to its published result.
-/// Returns: the leader's result. Throws: what the loader, or moving its value, throws, after all who
-/// wait have been told.
+/// Returns: the leader's result. Throws: what the loader, or moving its value, throws, after all
+/// who wait have been told.
 template <class Key, class Value, class Fn>
 result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
   loaded<Value> value = detail::run(home, own, std::forward<Fn>(fn));

@@ -47,7 +47,8 @@ template <class Fn, class Key>
   }
 }
 
-/// As what a loader is invoked: as it was given, or, if it can only be invoked as an lvalue, as one.
+/// As what a loader is invoked: as it was given, or, if it can only be invoked as an lvalue, as
+/// one.
 template <class Fn, class Key>
 using invoked_loader =
     std::conditional_t<find_loader_form<Fn, Key>() != loader_form::none, Fn&&, Fn&>;
@@ -77,8 +78,8 @@ template <class Fn, class Key>
   }
 }
 
-/// Invokes the loader. The key is the call's own; `token` and `context` are invocable and give those
-/// of the call.
+/// Invokes the loader. The key is the call's own; `token` and `context` are invocable and give
+/// those of the call.
 template <class Key, class Fn, class Token, class Context>
 decltype(auto) invoke_loader(Fn&& fn, [[maybe_unused]] const Key& key,
                              [[maybe_unused]] const Token& token,

@@ -31,8 +31,9 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-// For the time of a fork one thread holds the mutexes of all groups. ThreadSanitizer ends the program
-// where a thread holds more than 64, so it is told that they are free. No other thread can tell.
+// For the time of a fork one thread holds the mutexes of all groups. ThreadSanitizer ends the
+// program where a thread holds more than 64, so it is told that they are free. No other thread can
+// tell.
 
 inline void lock_before_fork(std::mutex& m) noexcept SINGLEFLIGHT_NOT_ANALYSED {
   m.lock();
@@ -50,8 +51,8 @@ inline void unlock_after_fork(std::mutex& m) noexcept SINGLEFLIGHT_NOT_ANALYSED 
   m.unlock();
 }
 
-/// In the child, where the thread that locked the mutex has another number and may not be allowed to
-/// unlock it.
+/// In the child, where the thread that locked the mutex has another number and may not be allowed
+/// to unlock it.
 inline void renew_after_fork(std::mutex& m) noexcept { std::construct_at(&m); }
 
 /// `std::mutex`, known to the analysis. lock() cannot throw here: no thread locks it twice.

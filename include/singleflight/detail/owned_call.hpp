@@ -31,21 +31,21 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// A call that lives on the heap, since it is not one caller's frame that leads it: led by a `leader`,
-/// or run on an executor. Owned by who may end it and by who waits for it. It is its own handle, so
-/// that to begin it takes one allocation.
+/// A call that lives on the heap, since it is not one caller's frame that leads it: led by a
+/// `leader`, or run on an executor. Owned by who may end it and by who waits for it. It is its own
+/// handle, so that to begin it takes one allocation.
 ///
-/// Life: made; begun, which is listed and given to who is to end it; claimed by the thread that ends
-/// it; empty, which is claimed with its key gone. It may outlive the group: an empty one touches only
-/// itself, and so does one that a forked child has lost.
+/// Life: made; begun, which is listed and given to who is to end it; claimed by the thread that
+/// ends it; empty, which is claimed with its key gone. It may outlive the group: an empty one
+/// touches only itself, and so does one that a forked child has lost.
 template <class Key, class Value>
 class owned_call : public owned_calls::member, public open_call<Value> {
  public:
   using shard = call_map<Key, Value>;
   using handle_type = call_handle<Key, Value>;
 
-  /// `stop`: what its loader is told to stop with. `alive`: what keeps the shards of a call that may
-  /// outlive its group.
+  /// `stop`: what its loader is told to stop with. `alive`: what keeps the shards of a call that
+  /// may outlive its group.
   template <class K>
   owned_call(shard& home, owned_calls& every, std::uint64_t hash, K&& key, stop_source stop,
              bool on_executor, const block_ptr& alive)
@@ -85,8 +85,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     return {body_->shared->channel->future, prepare(std::move(self), needs)};
   }
 
-  /// From here on it must be ended. Before, no other thread knows it. `home` is its shard, by the name
-  /// under which the caller has locked it.
+  /// From here on it must be ended. Before, no other thread knows it. `home` is its shard, by the
+  /// name under which the caller has locked it.
   void begin(const shard& home, std::shared_ptr<owned_call> self) noexcept
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     body_->shared->handle = std::shared_ptr<handle_type>(std::move(self), &handle_);
@@ -155,7 +155,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
 
   [[nodiscard]] const call_context& context() const noexcept override { return context_; }
 
-  // --- The caller that began it --------------------------------------------------------------------
+  // --- The caller that began it
+  // --------------------------------------------------------------------
 
   /// Returns: the result for the caller that began it, after the call has ended.
   /// Throws: what the call failed with; what moving the value throws.
@@ -171,8 +172,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
  protected:
   enum class phase { made, starting, given_up, open, claimed, ended };
 
-  /// Destroys the key, and what `Loader` holds, and lets the group's destructor go on, which may end
-  /// the group.
+  /// Destroys the key, and what `Loader` holds, and lets the group's destructor go on, which may
+  /// end the group.
   struct destruction {
     owned_call& self;
     ~destruction() {
@@ -186,8 +187,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     }
   };
 
-  /// Returns: whether this thread is the one that ends the call. The others must not touch the group,
-  /// which may be gone, nor block, for a forked child may lack the first.
+  /// Returns: whether this thread is the one that ends the call. The others must not touch the
+  /// group, which may be gone, nor block, for a forked child may lack the first.
   [[nodiscard]] bool claim() noexcept {
     phase expected = phase_.load();
     while (expected != phase::made && expected < phase::claimed && !lost()) {
@@ -210,8 +211,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     });
   }
 
-  /// Whether this thread, which has ended the call, is about to return to the caller that begins it,
-  /// which sees for itself that it has ended, and is in no list yet.
+  /// Whether this thread, which has ended the call, is about to return to the caller that begins
+  /// it, which sees for itself that it has ended, and is in no list yet.
   [[nodiscard]] bool begins_here() noexcept {
     return !taken_ && get().leader == std::this_thread::get_id();
   }

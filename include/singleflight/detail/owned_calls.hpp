@@ -17,8 +17,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// The calls of a group that live on the heap: those on executors, which the group's destructor waits
-/// for, and the asynchronous ones, which it does not.
+/// The calls of a group that live on the heap: those on executors, which the group's destructor
+/// waits for, and the asynchronous ones, which it does not.
 class owned_calls {
  public:
   /// One of them.
@@ -118,8 +118,8 @@ class owned_calls {
     return asynchronous() == 0 ? nullptr : drained_;
   }
 
-  /// Waits until no call is on an executor. Returns: false, at once, if this thread owns one of them,
-  /// which then cannot end: its loader or executor has ended the process or its own group.
+  /// Waits until no call is on an executor. Returns: false, at once, if this thread owns one of
+  /// them, which then cannot end: its loader or executor has ended the process or its own group.
   [[nodiscard]] bool wait() noexcept {
     std::unique_lock guard(mutex_);
     for (const member* m = first_; m != nullptr; m = m->next_) {
@@ -129,8 +129,8 @@ class owned_calls {
     return true;
   }
 
-  /// As `wait`, where this thread ends the process: it may be the one that would run what is queued,
-  /// or lead a call that the others wait for.
+  /// As `wait`, where this thread ends the process: it may be the one that would run what is
+  /// queued, or lead a call that the others wait for.
   [[nodiscard]] bool end_at_exit() noexcept {
     while (const std::shared_ptr<member> queued = find_queued()) queued->drop();
     return calls_led_by_this_thread > 0 ? empty() : wait();

@@ -16,8 +16,8 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// How many calls this thread leads, one inside the other. Only a thread that leads a call can close
-/// a circle of waits, so only such a thread looks for circles.
+/// How many calls this thread leads, one inside the other. Only a thread that leads a call can
+/// close a circle of waits, so only such a thread looks for circles.
 SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS inline constinit thread_local std::size_t
     calls_led_by_this_thread = 0;
 
@@ -25,8 +25,9 @@ SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS inline constinit thread_local std::size_t
 class leading {
  public:
   leading() noexcept { ++calls_led_by_this_thread; }
-  /// A loader that began on another thread, as a fiber can, leaves that thread's count one too high,
-  /// which costs it a search, and must not leave this one's below zero, which would end its searches.
+  /// A loader that began on another thread, as a fiber can, leaves that thread's count one too
+  /// high, which costs it a search, and must not leave this one's below zero, which would end its
+  /// searches.
   ~leading() {
     if (calls_led_by_this_thread-- > 0) return;
     calls_led_by_this_thread = 0;
@@ -37,8 +38,8 @@ class leading {
   leading& operator=(const leading&) = delete;
 };
 
-/// The same for user code that may continue on another thread, as a fiber can, which costs this thread
-/// nothing but a search.
+/// The same for user code that may continue on another thread, as a fiber can, which costs this
+/// thread nothing but a search.
 class leading_from_here {
  public:
   SINGLEFLIGHT_DETAIL_NOINLINE leading_from_here() noexcept : count_(&calls_led_by_this_thread) {
@@ -66,10 +67,10 @@ struct wait_node {
   bool by_thread = true;  // whether one thread runs the whole loader; fixed
 };
 
-/// "This thread, which runs a loader, waits for that call", or "this call waits for that call", where
-/// its loader has said so. Lives in the frame of the caller that waits. That of a thread is in the
-/// graph only while the thread does nothing but wait, and so runs no user code: a thread then has one
-/// such edge at most, and does not become a leader.
+/// "This thread, which runs a loader, waits for that call", or "this call waits for that call",
+/// where its loader has said so. Lives in the frame of the caller that waits. That of a thread is
+/// in the graph only while the thread does nothing but wait, and so runs no user code: a thread
+/// then has one such edge at most, and does not become a leader.
 struct wait_edge {
   wait_edge() = default;
   wait_edge(const wait_edge&) = delete;  // linked by address
@@ -99,13 +100,15 @@ struct wait_edge {
   bool connected = false;  // whether the edge is in the graph; of the waiting caller alone
 };
 
-/// Which thread and which call waits for which call, over all groups of all types. It has an edge for
-/// each thread that waits for a call inside a loader, and for each asynchronous caller that says inside
-/// which call it is; others touch it only where they lead such a call. The edges of threads are in a
-/// hash map of fixed size, so that a step takes constant time with up to some thousand of them.
+/// Which thread and which call waits for which call, over all groups of all types. It has an edge
+/// for each thread that waits for a call inside a loader, and for each asynchronous caller that
+/// says inside which call it is; others touch it only where they lead such a call. The edges of
+/// threads are in a hash map of fixed size, so that a step takes constant time with up to some
+/// thousand of them.
 class wait_graph {
  public:
-  /// Returns: false, with nothing added, if the edge would close a circle. To a new call no edge does.
+  /// Returns: false, with nothing added, if the edge would close a circle. To a new call no edge
+  ///   does.
   [[nodiscard]] bool add(wait_edge& edge, bool to_new = false) noexcept {
     const lock guard(mutex_);
     if (edge.inside != nullptr && edge.inside->by_thread) edge.thread = edge.inside->leader;
@@ -139,8 +142,8 @@ class wait_graph {
     return leads_to(call, other.by_thread ? other.leader : std::thread::id(), &other);
   }
 
-  /// In a forked child, whose one thread waits for none: takes out all edges, which are in frames of
-  /// threads that it lacks, as the owner of the mutex may be.
+  /// In a forked child, whose one thread waits for none: takes out all edges, which are in frames
+  /// of threads that it lacks, as the owner of the mutex may be.
   void renew_after_fork() noexcept { ::new (this) wait_graph; }
 
   /// Says who leads a call.
@@ -164,8 +167,8 @@ class wait_graph {
     return static_cast<std::size_t>(mix(std::hash<std::thread::id>()(thread)) >> shift);
   }
 
-  /// Whether a way leads from a call to a thread or to another call. Visits each edge once, so that it
-  /// ends whatever is in the graph.
+  /// Whether a way leads from a call to a thread or to another call. Visits each edge once, so that
+  /// it ends whatever is in the graph.
   [[nodiscard]] bool leads_to(const wait_node& from, std::thread::id thread,
                               const wait_node* call) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
     ++search_;

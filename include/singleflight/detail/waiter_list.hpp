@@ -14,8 +14,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 class trampoline;
 
-/// Has a waiter resumed elsewhere. Held apart from the waiter, whose frame may be destroyed while it is
-/// being posted.
+/// Has a waiter resumed elsewhere. Held apart from the waiter, whose frame may be destroyed while
+/// it is being posted.
 class poster {
  public:
   poster() = default;
@@ -28,9 +28,9 @@ class poster {
   ~poster() = default;
 };
 
-/// One waiter, in its own frame. Being taken out of the list, under the list's mutex, is what decides
-/// between the end of the call, a stop request and the destruction of the frame: the one that takes
-/// the waiter out wakes it, or not, and nobody else does.
+/// One waiter, in its own frame. Being taken out of the list, under the list's mutex, is what
+/// decides between the end of the call, a stop request and the destruction of the frame: the one
+/// that takes the waiter out wakes it, or not, and nobody else does.
 struct waiter_node {
   enum class resumed {
     by_thread,  // woken under the mutex, which keeps its frame alive; leaves the list itself
@@ -85,8 +85,8 @@ struct waiter_queue {
   }
 };
 
-/// The waiters of one call. Held by a `shared_ptr`, since a waiter that is resumed may free whatever
-/// else holds the call.
+/// The waiters of one call. Held by a `shared_ptr`, since a waiter that is resumed may free
+/// whatever else holds the call.
 class waiter_list {
  public:
   mutable detail::mutex mutex;
@@ -107,9 +107,9 @@ class waiter_list {
     return true;
   }
 
-  /// Wakes everybody, those first that run elsewhere. One waiter is taken out at a time, so that one
-  /// that is resumed may stop or destroy any other.
-  /// `owner` owns the list, which the last waiter may free otherwise.
+  /// Wakes everybody, those first that run elsewhere. One waiter is taken out at a time, so that
+  /// one that is resumed may stop or destroy any other. `owner` owns the list, which the last
+  /// waiter may free otherwise.
   template <class Owner>
   void publish(const std::shared_ptr<Owner>& owner) noexcept {
     bool some_bound = false;
@@ -151,17 +151,17 @@ class waiter_list {
                                                        : inlined_;
   }
 
-  /// Takes all that it needs of the waiter under the mutex: whoever finds the waiter gone from the list
-  /// may free it.
+  /// Takes all that it needs of the waiter under the mutex: whoever finds the waiter gone from the
+  /// list may free it.
   [[nodiscard]] std::shared_ptr<poster> pop_bound() noexcept {
     const lock guard(mutex);
     waiter_node* const n = bound_.pop();
     return n != nullptr ? n->is.poster_of(*n) : nullptr;
   }
 
-  /// Returns: the next waiter for `here` to resume. Null if there is none; then `here`, if it had the
-  /// list, has it no more. A waiter that was stopped is resumed by the thread that stops it: another
-  /// would wait in there for the end of the stop callback.
+  /// Returns: the next waiter for `here` to resume. Null if there is none; then `here`, if it had
+  /// the list, has it no more. A waiter that was stopped is resumed by the thread that stops it:
+  /// another would wait in there for the end of the stop callback.
   [[nodiscard]] waiter_node* pop_inlined(const trampoline* here) noexcept {
     const lock guard(mutex);
     for (waiter_node* n = stopped_.first; n != nullptr; n = n->next) {
@@ -187,8 +187,8 @@ class waiter_list {
 };
 
 /// Resumes waiters one after the other where each would else resume the next from its own frame: a
-/// waiter that ends another call leaves the waiters of that one to the loop that has resumed it. One
-/// for each thread that is resuming waiters, on its stack.
+/// waiter that ends another call leaves the waiters of that one to the loop that has resumed it.
+/// One for each thread that is resuming waiters, on its stack.
 class trampoline {
  public:
   /// Resumes the inlined waiters of the list, here or in the loop that runs on this thread already;
@@ -204,8 +204,8 @@ class trampoline {
   }
 
  private:
-  /// Out of line: a fiber may come back on another thread, where a compiler could use the address of
-  /// the variable on the first (https://github.com/userver-framework/userver/issues/242).
+  /// Out of line: a fiber may come back on another thread, where a compiler could use the address
+  /// of the variable on the first (https://github.com/userver-framework/userver/issues/242).
   SINGLEFLIGHT_DETAIL_NOINLINE static trampoline*& current() noexcept {
     static constinit thread_local trampoline* of_this_thread = nullptr;
     return of_this_thread;

@@ -211,7 +211,8 @@ class watch {
   /// To be called each time that the caller enters.
   void enters(const account& me) noexcept { again_ = me.counted; }
 
-  // --- Under the lock of the shard -----------------------------------------------------------------
+  // --- Under the lock of the shard
+  // -----------------------------------------------------------------
 
   template <class Call>
   void supersedes(const Call& old) noexcept {
@@ -260,7 +261,8 @@ class watch {
     }
   }
 
-  /// Makes what tells of the end of an asynchronous wait, before the lock. Throws: `std::bad_alloc`.
+  /// Makes what tells of the end of an asynchronous wait, before the lock. Throws:
+  /// `std::bad_alloc`.
   [[nodiscard]] std::unique_ptr<teller> make_teller(const Key& key) const {
     return std::make_unique<teller>(holder_.owner(), key);
   }
@@ -273,7 +275,8 @@ class watch {
     return t;
   }
 
-  // --- Outside all locks ---------------------------------------------------------------------------
+  // --- Outside all locks
+  // ---------------------------------------------------------------------------
 
   template <class K>
   void tell_superseded(const K& key) noexcept {
@@ -284,7 +287,8 @@ class watch {
     superseded_.reset();
   }
 
-  /// To be made before the lock, for a caller that an exception ends after it has found a call too old.
+  /// To be made before the lock, for a caller that an exception ends after it has found a call too
+  /// old.
   template <class K>
   [[nodiscard]] auto tells_superseded(const K& key) noexcept {
     struct telling {
