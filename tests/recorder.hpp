@@ -74,7 +74,7 @@ struct recorder {
   void call_ended(const int& key, const auto& e) const noexcept {
     ++sum->ended;
     if (e.how == singleflight::ending::exception) ++sum->failed;
-    EXPECT_GE(e.took, std::chrono::nanoseconds::zero());
+    expect_since_then(e.took);
     to->add("ended " + std::to_string(key) + ' ' + to_string(e.how) + ' ' +
             std::to_string(e.followers) + span(e.leader));
   }
@@ -87,14 +87,14 @@ struct recorder {
   }
   void wait_ended(const int& key, const auto& e) const noexcept {
     ++sum->waits;
-    EXPECT_GE(e.waited, std::chrono::nanoseconds::zero());
+    expect_since_then(e.waited);
     to->add("wait_ended " + std::to_string(key) + ' ' + to_string(e.how) + span(e.leader));
   }
   void left(const int& key, const auto& e) const noexcept {
     if (!e.began) ++sum->left_joined;
     if (e.why == singleflight::leaving::deadline) ++sum->timed_out;
     if (e.why == singleflight::leaving::stop) ++sum->cancelled;
-    EXPECT_GE(e.waited, std::chrono::nanoseconds::zero());
+    expect_since_then(e.waited);
     to->add("left " + std::to_string(key) + ' ' + to_string(e.why) + (e.began ? " its own" : "") +
             span(e.leader));
   }
@@ -111,6 +111,14 @@ struct recorder {
   }
 
  private:
+  /// What it was told of has begun after this was made.
+  void expect_since_then(std::chrono::steady_clock::duration lasted) const noexcept {
+    EXPECT_GE(lasted, std::chrono::nanoseconds::zero());
+    EXPECT_LE(lasted, std::chrono::steady_clock::now() - made_);
+  }
+
+  std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
+
   static std::string span(int captured) {
     return captured == 0 ? "" : " of " + std::to_string(captured);
   }
