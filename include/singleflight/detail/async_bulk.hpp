@@ -105,7 +105,7 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   /// Makes the caller leave: each of its keys that is not answered is, with the reason.
   void leave() noexcept {
 #if defined(__cpp_lib_jthread)
-    leave_.request_stop();
+    stopper{&leave_}();
 #endif
   }
 
@@ -210,7 +210,9 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
 #if defined(__cpp_lib_jthread)
   struct stopper {
     std::stop_source* leave;
-    void operator()() const noexcept { leave->request_stop(); }
+    void operator()() const noexcept {
+      std::stop_source(*leave).request_stop();  // a copy, which outlives the caller that it ends
+    }
   };
 
   std::stop_source leave_;
