@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The same, where the callback runs no task.
+# Leaves the wait of a caller that leaves in the wait graph while that runs stop callbacks.
 # file: detail/follow.hpp
 # scenario: stop_callback
 # oracle: a caller was refused who is in no circle
