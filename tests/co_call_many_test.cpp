@@ -10,11 +10,13 @@
 #include <memory>
 #include <optional>
 #include <singleflight/coroutine.hpp>
+#include <singleflight/observer.hpp>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
 #include <tuple>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "async_callers.hpp"
@@ -280,6 +282,34 @@ TEST(CoCallMany, AnswersTheFollowersOfASettledKeyWhileTheOthersLoad) {
   load.end();
   EXPECT_EQ(me.value(0), 10);
   EXPECT_EQ(me.value(1), 7);
+}
+
+/// Ends the call that it is given when the call of key 2 begins.
+struct ending_another {
+  std::shared_ptr<std::optional<singleflight::leader<int>>> other;
+  void call_began(const int& key, const auto&) const noexcept {
+    if (key != 2 || !*other) return;
+    singleflight::leader<int> lead = *std::exchange(*other, std::nullopt);
+    std::move(lead).set_exception(std::make_exception_ptr(std::runtime_error("gone")));
+  }
+};
+
+TEST(CoCallMany, LoadsAKeyByItselfWhoseCallFailsWhileOthersAreAskedFor) {
+  const auto other = std::make_shared<std::optional<singleflight::leader<int>>>();
+  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, ending_another> flights(
+      {}, {}, {}, {other});
+  other->emplace(std::get<singleflight::leader<int>>(flights.lead_or_follow(0)));
+  std::optional<rows> got;
+  const auto ask = [&]() -> frame {
+    const async_bulk_options options{.call = {.attempts = 2}};
+    const keys ids{0, 1, 2};
+    got = co_await flights.co_call_many(ids, resume_inline, options, tenfold);
+  };
+  const frame me = ask();
+  ASSERT_TRUE(got);
+  for (const std::size_t i : {0U, 1U, 2U}) EXPECT_EQ(got->at(i).value(), 10 * static_cast<int>(i));
+  EXPECT_EQ(flights.stats().batches, 2U);
+  expect_idle(flights);
 }
 
 TEST(CoCallMany, LoadsAKeyAgainWhoseCallFailed) {

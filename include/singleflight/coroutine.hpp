@@ -64,8 +64,7 @@ namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
 
-// --- Starting the loader
-// ---------------------------------------------------------------------------
+// --- Starting the loader -------------------------------------------------------------------------
 
 template <class Fn, class Key>
 using returned = decltype(detail::invoke_loader_in(std::declval<Fn>(), std::declval<const Key&>(),
@@ -123,8 +122,7 @@ void start_loader(async_wait<Key, Value>& wait, Load&& load) {
   }
 }
 
-// --- Waiting
-// ---------------------------------------------------------------------------------------
+// --- Waiting -------------------------------------------------------------------------------------
 
 /// What an executor is given to resume a coroutine. It outlives the coroutine if that is destroyed.
 template <class Wait, class On>

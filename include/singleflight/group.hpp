@@ -522,8 +522,7 @@ class group {
     static_cast<void>(me.wait_until((clock::time_point::max)()));
   }
 
-  // --- Both
-  // ----------------------------------------------------------------------------------------
+  // --- Both --------------------------------------------------------------------------------------
 
   /// Unlists the call for `key`, so that the next caller starts a new one: for a writer that wants
   /// no later reader to get what was read before its write. The call goes on, and those who have

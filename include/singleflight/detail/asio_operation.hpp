@@ -177,8 +177,7 @@ class asio_operation final
     if (slot.is_connected()) slot.template emplace<canceller>(self);
   }
 
-  // --- Waiting
-  // ---------------------------------------------------------------------------------------
+  // --- Waiting -----------------------------------------------------------------------------------
 
   void enter(std::shared_ptr<asio_operation> self) noexcept {
     itself_ = std::move(self);
@@ -246,8 +245,7 @@ class asio_operation final
     home_->leaving.reset();
   }
 
-  // --- Completing
-  // ------------------------------------------------------------------------------------
+  // --- Completing --------------------------------------------------------------------------------
 
   /// Called by the thread that has taken it out of the list, or has never put it there.
   void post(std::shared_ptr<poster> self) noexcept override {
@@ -299,8 +297,7 @@ class asio_operation final
     return result_maker::empty<value_type>();
   }
 
-  // --- The contexts
-  // ----------------------------------------------------------------------------------
+  // --- The contexts ------------------------------------------------------------------------------
 
   [[nodiscard]] bool join_contexts() {
     std::shared_ptr<context_members> home_members;

@@ -123,8 +123,7 @@ class async_batch final : public batch_context<Key, Value> {
     return *calls_[static_cast<std::size_t>(at - keys_.begin())];
   }
 
-  // --- What the loader does with it
-  // ----------------------------------------------------------------
+  // --- What the loader does with it --------------------------------------------------------------
 
   [[nodiscard]] std::span<key_type* const> keys() const noexcept override { return keys_; }
 

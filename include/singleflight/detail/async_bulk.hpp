@@ -158,7 +158,7 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
     }
     gathering_ = all.get();
     gatherer_.store(std::this_thread::get_id());
-    while (next_ != end && all->size() < max_batch_) ask_for(*next_++);
+    while (next_ != end && all->size() < max_batch_) ask_for(*(asked_ = next_++));
     gatherer_.store({});
     if (all->size() > 0) Start::start(all, load_);
   }
@@ -177,9 +177,12 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
     }
   }
 
-  /// A call of a key has begun: while the keys are asked for, or because another call has failed.
+  /// A call of a key has begun: while that key is asked for, or because another call has failed,
+  /// which may also happen while other keys are asked for.
   void begun(bulk_key_type& k, leader<value_type>&& lead) {
-    if (gatherer_.load() == std::this_thread::get_id()) return gathering_->add(k, std::move(lead));
+    if (gatherer_.load() == std::this_thread::get_id() && &k == asked_) {
+      return gathering_->add(k, std::move(lead));
+    }
     const auto alone = std::make_shared<batch>(keys_, functions_, 1);
     alone->add(k, std::move(lead));
     Start::start(alone, load_);
@@ -206,6 +209,7 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   std::atomic<bool> gone_ = false;         // whether the caller is
   std::atomic<std::thread::id> gatherer_;  // the thread that asks for keys, if any does
   batch* gathering_ = nullptr;             // what that thread adds the calls to that it begins
+  bulk_key_type* asked_ = nullptr;         // the key that it asks for
 
 #if defined(__cpp_lib_jthread)
   struct stopper {

@@ -200,8 +200,7 @@ class async_wait : public waiter_node {
     p.post(std::move(out.by));
   }
 
-  // --- Entering, under the shard's mutex
-  // -----------------------------------------------------------
+  // --- Entering, under the shard's mutex ---------------------------------------------------------
 
   [[nodiscard]] wait_node* inside() const noexcept {
     return chosen_ != nullptr ? chosen_->inside.get() : nullptr;
@@ -261,8 +260,7 @@ class async_wait : public waiter_node {
     return std::nullopt;
   }
 
-  // --- Afterwards
-  // ----------------------------------------------------------------------------------
+  // --- Afterwards --------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
   [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }

@@ -66,8 +66,7 @@ class bulk_watch {
     while (each_.size() < all_.in_order().size()) each_.emplace_back(holder_, captured);
   }
 
-  // --- Under the lock of the shard
-  // -----------------------------------------------------------------
+  // --- Under the lock of the shard ---------------------------------------------------------------
 
   /// To be called each time that the caller enters for this key.
   /// Returns: what notes whether it joins a call or finds one too old.
@@ -97,8 +96,7 @@ class bulk_watch {
   }
   void has_begun_elsewhere(const key_type& k) noexcept { of(k).noted = news::began_elsewhere; }
 
-  // --- Outside all locks
-  // ---------------------------------------------------------------------------
+  // --- Outside all locks -------------------------------------------------------------------------
 
   /// Tells what was noted under the lock, also if this thread is ended there. Made before the lock.
   [[nodiscard]] auto tells_at_exit() noexcept {

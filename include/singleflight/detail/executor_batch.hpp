@@ -197,8 +197,7 @@ class executor_batch final
     for (key_type* const k : keys_) k->elsewhere->fail(why);
   }
 
-  // --- What the loader does with it
-  // ----------------------------------------------------------------
+  // --- What the loader does with it --------------------------------------------------------------
 
   [[nodiscard]] std::span<key_type* const> keys() const noexcept override { return keys_; }
 
@@ -246,8 +245,7 @@ class executor_batch final
   }
 #endif
 
-  // --- In the list of the group
-  // --------------------------------------------------------------------
+  // --- In the list of the group ------------------------------------------------------------------
 
   [[nodiscard]] std::shared_ptr<owned_calls::member> keep() noexcept override {
     return this->weak_from_this().lock();

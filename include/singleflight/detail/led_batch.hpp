@@ -122,8 +122,7 @@ class led_batch final : public batch_context<Key, Value> {
     }
   }
 
-  // --- What the loader does with it
-  // ----------------------------------------------------------------
+  // --- What the loader does with it --------------------------------------------------------------
 
   [[nodiscard]] std::span<key_type* const> keys() const noexcept override {
     return {in_order_.get(), size()};
@@ -176,8 +175,7 @@ class led_batch final : public batch_context<Key, Value> {
   }
 #endif
 
-  // --- Ending the calls
-  // ----------------------------------------------------------------------------
+  // --- Ending the calls --------------------------------------------------------------------------
 
   /// Returns: whether this has ended the call, rather than another before.
   [[nodiscard]] static bool end(key_type& k, bool failed) noexcept {

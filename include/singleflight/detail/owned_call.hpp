@@ -155,8 +155,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
 
   [[nodiscard]] const call_context& context() const noexcept override { return context_; }
 
-  // --- The caller that began it
-  // --------------------------------------------------------------------
+  // --- The caller that began it ------------------------------------------------------------------
 
   /// Returns: the result for the caller that began it, after the call has ended.
   /// Throws: what the call failed with; what moving the value throws.

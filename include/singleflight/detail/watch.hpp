@@ -211,8 +211,7 @@ class watch {
   /// To be called each time that the caller enters.
   void enters(const account& me) noexcept { again_ = me.counted; }
 
-  // --- Under the lock of the shard
-  // -----------------------------------------------------------------
+  // --- Under the lock of the shard ---------------------------------------------------------------
 
   template <class Call>
   void supersedes(const Call& old) noexcept {
@@ -275,8 +274,7 @@ class watch {
     return t;
   }
 
-  // --- Outside all locks
-  // ---------------------------------------------------------------------------
+  // --- Outside all locks -------------------------------------------------------------------------
 
   template <class K>
   void tell_superseded(const K& key) noexcept {
