@@ -58,8 +58,9 @@
 //
 // A coroutine may be destroyed while it is suspended in here. It is then one caller less, as if it
 // had left. Where it has an executor, it may be destroyed even after the task was posted, on the
-// same executor as it is resumed on, so that both do not happen at once. It must not be destroyed
-// by the loader of the call that it begins before that loader has been suspended or has returned.
+// same executor as it is resumed on, so that both do not happen at once. One that is resumed inline
+// must not be destroyed while another thread may be ending its call. It must not be destroyed by
+// the loader of the call that it begins before that loader has been suspended or has returned.
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {

@@ -58,7 +58,7 @@
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
-/// What coroutines need, of coroutine.hpp.
+/// What coroutines need: defined in coroutine.hpp.
 template <class Group>
 struct include_singleflight_coroutine_hpp;
 template <class Group>
@@ -86,9 +86,10 @@ struct bulk_access;
 ///       });
 ///     }
 ///
-/// A *call* is one execution of a loader for a key. Its *leader* is the caller that runs it, on its
-/// own thread; its *followers* are the callers that joined it and wait. A call is *listed* while
-/// new callers can join it.
+/// A *call* is one execution of a loader for a key. Its *leader* runs the loader: in `do_call` the
+/// caller itself, on an executor the thread that runs the task, else whoever has the `leader`. Its
+/// *followers* are the callers that joined it and wait. A call is *listed* while new callers can
+/// join it.
 ///
 /// The contract:
 ///
@@ -152,9 +153,10 @@ struct bulk_access;
 /// key, at most 1,024 bytes, and a copy that fits into it does not allocate either. A follower
 /// takes one lock of its shard. The first follower of a call allocates a promise, the first that
 /// can leave, or that leads a call itself, one object more, the others nothing. A follower inside a
-/// loader takes the lock of the wait graph, which is one for the process, two or three times; of
-/// the others, only a leader takes it that such a follower waits for, and with `max_age` a caller
-/// inside a loader. A shard allocates when more calls are in flight in it than ever before.
+/// loader takes the lock of the wait graph, which is one for the process, two or three times.
+/// Besides, it is taken only by the leader of the call that such a follower waits for and, where
+/// the group has a `max_age`, by callers inside a loader. A shard allocates when more calls are in
+/// flight in it than ever before.
 ///
 /// Observers: an `Observer` with any of the members that observer.hpp describes is told what
 /// becomes of calls and callers. What it lacks costs nothing.
@@ -280,8 +282,8 @@ class group {
   }
 
   /// As `do_call`, but if this caller begins the call, the loader runs on `executor` and this
-  /// caller waits like everybody else, so that it can leave, too. Only `max_age` does not make it
-  /// leave.
+  /// caller waits like everybody else, so that it can leave, too. It does not
+  /// leave for a newer call at `max_age`.
   ///
   /// An executor is callable with a copyable function object that takes nothing:
   /// `[&](auto task) { boost::asio::post(pool, std::move(task)); }`. It may run the task at once,
@@ -447,7 +449,8 @@ class group {
         "singleflight: say where the coroutine is resumed: co_call(key, on, load), where on "
         "is an executor or singleflight::resume_inline");
   }
-  /// Refused: nothing here could keep a deadline. (A template, so that `{.attempts = 2}` is none.)
+  /// Refused: nothing here could keep a deadline. (Constrained, so that braces mean
+  ///   `async_options`.)
   template <class K = Key, class On, std::same_as<call_options> Options, class Load>
   void co_call(K&&, On&&, const Options&, Load&&) {
     static_assert(
@@ -497,7 +500,7 @@ class group {
   /// returns at once.
   /// Returns: the result; or the leader of a new call, which whoever has it is to end, on any
   ///   thread. While it is in flight, this caller counts as interested.
-  /// Throws: as `do_call`. The options are those of a wait: a caller that leads has none of them.
+  /// Throws: as `do_call`. The options are those of a wait: they do not affect a caller that leads.
   /// Complexity: as `do_call`; to begin a call takes an allocation and two locks, to end it one.
   template <class K = Key>
   [[nodiscard]] std::variant<result<Value>, leader<Value>> lead_or_follow(
@@ -522,7 +525,7 @@ class group {
     static_cast<void>(me.wait_until((clock::time_point::max)()));
   }
 
-  // --- Both --------------------------------------------------------------------------------------
+  // --- For all callers ---------------------------------------------------------------------------
 
   /// Unlists the call for `key`, so that the next caller starts a new one: for a writer that wants
   /// no later reader to get what was read before its write. The call goes on, and those who have
@@ -829,8 +832,8 @@ class group {
   }
 
   /// Returns: the call to join, or null. A call that is too old is not joined; it leaves the map.
-  /// Unless it waits for this thread: to begin it anew inside itself would be a recursion without
-  /// end.
+  /// One that waits for this thread is returned all the same: to begin it anew inside itself would
+  /// be a recursion without end.
   template <class K, class Seen = detail::no_note>
   call* joinable(shard& home, std::uint64_t hash, const K& key, Seen&& seen = {})
       SINGLEFLIGHT_REQUIRES(home.mutex) {
@@ -855,8 +858,8 @@ class group {
     return joinable(home, hash, key, seen);
   }
 
-  /// Whether a caller runs its own loader beside a call that is full. Unless this thread leads it,
-  /// or it waits for the call `inside`: see `joinable`.
+  /// Whether a caller runs its own loader beside a call that is full. Not if this thread leads
+  /// that, or it waits for the call `inside`: see `joinable`.
   [[nodiscard]] bool must_run_alone(const call& running,
                                     const detail::wait_node* inside = nullptr) const noexcept {
     return options_.when_full == group_options::run_alone &&
