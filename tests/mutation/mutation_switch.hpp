@@ -15,7 +15,7 @@
 
 namespace mutation {
 
-inline constexpr std::size_t most = 4096;
+inline constexpr std::size_t most = 8192;  // as `run` reads here
 
 /// A file with a byte for each mutant, which is 1 once the mutant is reached. It is shared memory, so that
 /// it counts what a forked child reaches, and what a process does that ends without exit handlers.
