@@ -275,6 +275,14 @@ TEST_F(ReadThrough, KeepsForAllTimeWhatTheClockCannotCount) {
   EXPECT_GE(cache.find("a")->usable_until, cache.find("a")->fresh_until);
 }
 
+TEST_F(ReadThrough, KeepsNothingLongerThanTheClockCanCount) {
+  reader<> r(cache, {.lifetime = std::chrono::hours::max(), .jitter = 0, .stale = 1h});
+  test_clock::pass(1s);
+  EXPECT_EQ(get(r), 1);
+  EXPECT_EQ(cache.find("a")->fresh_until, test_clock::time_point::max());
+  EXPECT_EQ(cache.find("a")->usable_until, test_clock::time_point::max());
+}
+
 TEST_F(ReadThrough, ReadsThroughThreeFunctions) {
   std::map<std::string, cache_entry<int>> entries;
   singleflight::read_through<std::string, int,
@@ -442,7 +450,9 @@ TEST_F(ReadThrough, InvalidatesAfterAWriteThatThrew) {
   cache.erase_fails = true;
   EXPECT_THROW(r.write("a", []() -> int { throw std::logic_error("not the cache's"); }),
                std::logic_error);
+  EXPECT_EQ(r.stats().cache_errors, 1U);
   EXPECT_THROW(r.write("a", [] {}), std::runtime_error) << "the writer must know";
+  EXPECT_EQ(r.stats().cache_errors, 1U) << "which has seen it";
 }
 
 // Who reads while the writer stores puts the old value into the cache.
@@ -683,6 +693,23 @@ TEST_F(Refresh, IsSkippedWhereTheExecutorIsFull) {
   EXPECT_EQ(r.get("a", fails), 1);
   EXPECT_EQ(r.get("a", fails), 1);
   support::expect_idle(r.flights());
+}
+
+TEST_F(Refresh, IsSkippedWhereTheLoaderCannotBeCopied) {
+  struct loader {
+    loader() = default;
+    loader(const loader&) { throw std::runtime_error("no memory"); }
+    loader& operator=(const loader&) = delete;
+    ~loader() = default;
+    int operator()() const { return 7; }
+  };
+  reader<queue> r(cache, with_stale, queue{&tasks});
+  EXPECT_EQ(r.get("a", [this] { return load(); }), 1);
+  test_clock::pass(10s);
+  const loader seven;
+  EXPECT_EQ(r.get("a", seven), 1);
+  EXPECT_TRUE(tasks.empty());
+  EXPECT_EQ(r.stats().stale_hits, 1U);
 }
 
 TEST_F(Refresh, LeavesNothingOldInTheCacheEither) {

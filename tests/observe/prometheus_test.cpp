@@ -17,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "support.hpp"
 
@@ -140,6 +141,9 @@ struct some_group {
     s.waiting = 10;
     return s;
   }
+  [[nodiscard]] static std::vector<singleflight::call_info<int>> in_flight() {
+    return {{1, 1, 2s}, {2, 5, 2500ms}, {3, 4, 1s}};
+  }
 };
 struct some_fleet {
   [[nodiscard]] static singleflight::fleet_stats stats() {
@@ -184,6 +188,7 @@ singleflight_calls_superseded_total{group="rows"} 7
 singleflight_batches_total{group="rows"} 8
 singleflight_calls_in_flight{group="rows"} 9
 singleflight_requests_waiting{group="rows"} 10
+singleflight_longest_wait_seconds{group="rows"} 2.5
 )");
 }
 
@@ -286,17 +291,20 @@ TEST(Metrics, AreChangedByNobodyWhileTheyAreCollected) {
   singleflight::prometheus_collector metrics;
   metrics.add("watched", watched);
   std::promise<void> collecting;
+  std::atomic<int> about_to_change = 0;
   std::atomic<bool> changed = false;
   watched.before = [&] {
     collecting.set_value();
-    for (int i = 0; i < 500; ++i) {
+    support::await([&] { return about_to_change == 2; }, "the others");
+    for (int i = 0; i < 100; ++i) {
       std::this_thread::yield();
       ASSERT_FALSE(changed);
     }
   };
-  std::shared_future<void> began(collecting.get_future());
-  support::threads changers(2, [&](std::size_t me) {
+  const std::shared_future<void> began(collecting.get_future());
+  support::threads changers(2, [&, began](std::size_t me) {
     began.wait();
+    ++about_to_change;
     me == 0 ? metrics.remove(watched) : metrics.add("other", other);
     changed = true;
   });
