@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstddef>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -186,6 +188,46 @@ TEST(StoppedBeforeItEnters, SupersedesNoCall) {
   EXPECT_EQ(flights.stats().superseded, 0U);
   EXPECT_EQ(flights.in_flight().size(), 1U);
   std::move(*lead).set_value(1);
+}
+
+/// Compares keys, and does `then` while it does.
+struct hooked_equal {
+  std::shared_ptr<std::function<void()>> then = std::make_shared<std::function<void()>>([] {});
+  bool operator()(int a, int b) const {
+    (*then)();
+    return a == b;
+  }
+};
+struct one_hash {
+  std::size_t operator()(int) const { return 0; }
+};
+
+// The stop request comes while the caller looks for a call that it can join: it neither joins the one
+// that it finds nor begins the one that is missing.
+TEST(StoppedWhileItEnters, LeavesNoTraceButInTheCounters) {
+  for (const int asked : {1, 2}) {
+    const hooked_equal equal;
+    singleflight::group<int, int, one_hash, hooked_equal> flights({}, {}, equal);
+    std::stop_source stop;
+    std::optional<leader<int>> lead;
+    answers got;
+    answers stopped;
+    flights.async_call(1, resume_inline, {}, keep(lead), got.add());
+    *equal.then = [&] { stop.request_stop(); };
+    flights.async_call(asked, resume_inline, {.stop = stop.get_token()}, never, stopped.add());
+    ASSERT_EQ(stopped.size(), 1U);
+    EXPECT_EQ(stopped.code(0), std::errc::operation_canceled);
+    EXPECT_EQ(flights.stats().rejected, 1U);
+    EXPECT_EQ(flights.stats().cancelled, 1U);
+    EXPECT_EQ(flights.stats().led, 1U);
+    EXPECT_EQ(flights.stats().joined, 0U);
+    EXPECT_EQ(flights.stats().waiting, 1U);
+    std::move(*lead).set_value(2);
+    EXPECT_EQ(got.value(0), 2);
+    EXPECT_EQ(stopped.size(), 1U);
+    EXPECT_EQ(flights.stats().in_flight, 0U);
+    EXPECT_EQ(flights.stats().waiting, 0U);
+  }
 }
 
 TEST(StoppedWhileItStarts, IsToldSoAndItsLoaderToo) {

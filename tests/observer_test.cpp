@@ -329,6 +329,51 @@ TEST_F(Observer, IsToldOfACallbackThatIsStoppedWhileItsLoaderIsStarted) {
       [](singleflight::outcome<int>&&) {});
   EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0", "left 1 stop its own"}));
 }
+
+// The hook joins the call that its caller has just left.
+TEST_F(Observer, MayJoinTheCallThatACallbackLeavesWhileItsLoaderIsStarted) {
+  const auto never = [](singleflight::leader<int>&&) {};
+  const auto done = [](singleflight::outcome<int>&&) {};
+  std::stop_source stop;
+  std::optional<singleflight::leader<int>> lead;
+  std::optional<int> got;
+  bool joined = false;
+  told.to->then([&] {
+    if (told.to->count("left") == 0 || std::exchange(joined, true)) return;
+    g.async_call(1, singleflight::resume_inline, {}, never,
+                 [&](singleflight::outcome<int>&& o) { got = o.value(); });
+  });
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [&](singleflight::leader<int>&& l) {
+        lead.emplace(std::move(l));
+        g.async_call(1, singleflight::resume_inline, {}, never, done);
+        stop.request_stop();
+      },
+      done);
+  std::move(*lead).set_value(42);
+  EXPECT_EQ(got, 42);
+  EXPECT_EQ(told.to->count("joined"), 2);
+}
+
+// The stop callback destroys the caller that is being stopped: that it has left was told before.
+TEST_F(Observer, IsToldWhyACoroutineLeavesThatTheStopCallbackOfItsLoaderDestroys) {
+  std::stop_source stop;
+  std::stop_token of_loader;
+  support::gate<int> ends;
+  const auto enter = [&](singleflight::async_options options) -> support::frame {
+    (void)co_await g.co_call(1, singleflight::resume_inline, options,
+                             [&](std::stop_token token) -> support::lazy_task<int> {
+                               of_loader = std::move(token);
+                               co_return co_await ends;
+                             });
+  };
+  support::frame waits = enter({.stop = stop.get_token()});
+  const std::stop_callback destroy(of_loader, [&] { waits.destroy(); });
+  stop.request_stop();
+  ends.open(42);
+  EXPECT_EQ(events(), (words{"began 1", "left 1 stop its own", "ended 1 value 0"}));
+}
 #endif
 
 TEST_F(Observer, IsToldOfACallbackWhoseExecutorDropsIt) {

@@ -222,11 +222,10 @@ class async_wait : public waiter_node {
     if (running.followers() >= max_waiters) {
       return outer != nullptr && detail::waits_for(running, *outer) ? reason::circle : reason::full;
     }
-    const std::shared_ptr<handle_type>& handle = home.make_handle_to_join(
-        running, {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    const std::shared_ptr<handle_type>& handle =
+        home.make_handle_to_join(running, {.to_be_woken = true, .an_edge = outer != nullptr});
     if (!handle->alive) handle->alive = alive;
     if (outer != nullptr && !chosen_->edge.connect(*outer, handle->node)) return reason::circle;
-    began_ = false;
     handle_ = handle;
     if (chosen_ != nullptr) chosen_->expiry = expiry;
     if (finishes) {
@@ -245,8 +244,7 @@ class async_wait : public waiter_node {
   void prepare(std::shared_ptr<owned_type>&& own) {
     began_ = true;
     owned_type& begun = *own;
-    handle_ = begun.prepare(
-        std::move(own), {.to_leave = true, .to_be_woken = true, .an_edge = inside() != nullptr});
+    handle_ = begun.prepare(std::move(own), {.to_be_woken = true, .an_edge = inside() != nullptr});
   }
 
   /// Has the caller wait for that call.
