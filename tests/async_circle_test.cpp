@@ -291,6 +291,35 @@ TEST(AsyncCircle, OfAThreadThatBlocksForTheCallThatItEndsIsRefused) {
   expect_idle(flights);
 }
 
+// The thread that has given the call away returns while the other leads it already.
+TEST(AsyncCircle, OfAThreadThatEndsACallWhileItIsBegunIsRefused) {
+  group flights;
+  seen got;
+  std::latch leads(1);
+  std::latch begun(1);
+  std::error_code inside;
+  support::threads other;
+  flights.async_call(
+      1, resume_inline, {},
+      [&](leader<int> lead) {
+        other.start([&, mine = std::move(lead)]() mutable {
+          std::move(mine).set_from([&] {
+            leads.count_down();
+            begun.wait();
+            inside = refusal(flights, 1);
+            return 42;
+          });
+        });
+        leads.wait();
+      },
+      std::ref(got));
+  begun.count_down();
+  other.join();
+  EXPECT_EQ(inside, circle);
+  EXPECT_EQ(got.value(), 42);
+  expect_idle(flights);
+}
+
 TEST(AsyncCircle, ThroughTwoThreadsThatEndTheirCallsIsRefusedInOne) {
   group flights;
   std::vector<std::optional<leader<int>>> leads(2);

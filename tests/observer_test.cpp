@@ -356,6 +356,50 @@ TEST_F(Observer, MayJoinTheCallThatACallbackLeavesWhileItsLoaderIsStarted) {
   EXPECT_EQ(told.to->count("joined"), 2);
 }
 
+// The hook asks, inside the call that its caller leaves, for the call inside which that caller was: no
+// circle is seen, since the caller waits no more.
+TEST_F(Observer, MayAskInsideTheCallThatACallbackLeavesForTheCallInsideWhichItWas) {
+  const auto never = [](singleflight::leader<int>&&) {};
+  const auto done = [](singleflight::outcome<int>&&) {};
+  std::stop_source stop;
+  auto outer = std::get<1>(g.lead_or_follow(1));
+  auto inner = std::get<1>(g.lead_or_follow(2));
+  std::optional<bool> got;
+  told.to->then([&] {
+    if (told.to->count("left") == 0 || told.to->count("joined 1") != 0) return;
+    g.async_call(1, singleflight::resume_inline, {.inside = &inner.context()}, never,
+                 [&](singleflight::outcome<int>&& o) { got = o.has_value(); });
+  });
+  g.async_call(2, singleflight::resume_inline,
+               {.stop = stop.get_token(), .inside = &outer.context()}, never, done);
+  stop.request_stop();
+  EXPECT_EQ(got, std::nullopt);
+  std::move(outer).set_value(1);
+  EXPECT_EQ(got, true);
+  std::move(inner).set_value(2);
+}
+
+// The hook has the loader take its token, which triggers it where all callers have left: the loader's
+// stop callback, which calls the group, runs under no lock.
+TEST_F(Observer, MayHaveTheLoaderTakeItsTokenWhenTheLastCallerLeaves) {
+  std::stop_source stop;
+  std::optional<singleflight::leader<int>> lead;
+  bool called = false;
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [&](singleflight::leader<int>&& l) { lead.emplace(std::move(l)); },
+      [](singleflight::outcome<int>&&) {});
+  const std::stop_callback look(lead->stop_token(), [&] { called = g.in_flight().empty(); });
+  told.to->then([&] {
+    if (told.to->count("left") != 1 || called) return;
+    EXPECT_TRUE(lead->stop_token().stop_requested());
+    EXPECT_TRUE(called);
+  });
+  stop.request_stop();
+  EXPECT_TRUE(called);
+  lead.reset();
+}
+
 // The stop callback destroys the caller that is being stopped: that it has left was told before.
 TEST_F(Observer, IsToldWhyACoroutineLeavesThatTheStopCallbackOfItsLoaderDestroys) {
   std::stop_source stop;

@@ -89,6 +89,31 @@ TEST(AsioLeaving, CancellationBetweenTheFailureOfTheCallAndTheNextAttemptIsHeede
   support::expect_idle(flights);
 }
 
+TEST(AsioLeaving, CancellationWhileTheLoadIsStartedIsHeeded) {
+  flight_group flights;
+  asio::io_context io;
+  asio::cancellation_signal signal;
+  answer a;
+  std::optional<singleflight::leader<int>> leader;
+  asio::post(io, [&] {  // where the loader runs inside async_call
+    async_call(
+        flights, io, 1,
+        [&](singleflight::leader<int> mine) {
+          leader.emplace(std::move(mine));
+          signal.emit(asio::cancellation_type::total);
+        },
+        asio::bind_cancellation_slot(signal.slot(), into(a)));
+  });
+  io.run();
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(a.code(), std::errc::operation_canceled);
+  EXPECT_EQ(flights.stats().cancelled, 1U);
+  EXPECT_TRUE(flights.in_flight().empty());
+  std::move(*leader).set_value(1);
+  EXPECT_EQ(a.calls, 1);
+  support::expect_idle(flights);
+}
+
 TEST(AsioLeaving, SignalMayBeGoneAfterTheHandlerRan) {
   flight_group flights;
   asio::io_context io;
