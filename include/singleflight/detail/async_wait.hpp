@@ -407,8 +407,10 @@ class async_wait : public waiter_node {
     return detail::account_leave(home, *handle_, began_, why, *teller);
   }
 
-  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it. Waits
+  /// for who makes it leave, on another thread, and still settles its accounts.
   void has_left() noexcept {
+    ignore_stops();
     why_ = was_stopped();
     tell_left(*why_);
   }
