@@ -95,7 +95,7 @@ class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
   struct stopper {
     async_wait* self;
-    void operator()() const noexcept { self->leave(reason::stop); }
+    void operator()() const noexcept { self->leave(self->chosen_->why_stopped()); }
   };
 #endif
 
@@ -109,15 +109,24 @@ class async_wait : public waiter_node {
   /// What a caller needs for its options, and for a deadline. Kept by the final class: most
   /// coroutines have none, and their frames should be small.
   struct chosen {
-    explicit chosen(const async_options& options) : attempts(options.attempts) {
+    /// `late`: if not null, whether a stop request means that the caller's deadline has passed.
+    explicit chosen(const async_options& options,
+                    [[maybe_unused]] const std::atomic<bool>* late = nullptr)
+        : attempts(options.attempts) {
       if (options.inside != nullptr) inside = context_access::node_of(*options.inside);
 #if defined(__cpp_lib_jthread)
       stop = options.stop;
+      is_late = late;
 #endif
     }
 
 #if defined(__cpp_lib_jthread)
+    [[nodiscard]] reason why_stopped() const noexcept {
+      return is_late != nullptr && is_late->load() ? reason::deadline : reason::stop;
+    }
+
     std::stop_token stop;
+    const std::atomic<bool>* is_late;
     std::optional<std::stop_callback<stopper>> on_stop;
 #endif
     const std::size_t attempts;
