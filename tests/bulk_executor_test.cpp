@@ -93,11 +93,14 @@ TEST(BulkOnExecutor, RunsOneBatchAfterTheOther) {
   const auto rows =
       flights.do_many_on({1, 2, 3, 4, 5}, elsewhere, {.max_batch = 2}, [&](auto& missing) {
         sizes.push_back(missing.size());
+        for (int i = 0; i < 100; ++i) std::this_thread::yield();
+        EXPECT_EQ(flights.stats().in_flight, missing.size()) << "the next one waits";
         missing.rest(7);
       });
   elsewhere.threads.join();
   EXPECT_EQ(sizes, (std::vector<std::size_t>{2, 2, 1}));
   for (const auto& row : rows) EXPECT_EQ(row.value(), 7);
+  EXPECT_EQ(flights.stats().batches, 3U);
 }
 
 TEST(BulkOnExecutor, FailsWhatTheLoaderHasNotSettled) {
