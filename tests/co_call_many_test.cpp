@@ -206,6 +206,19 @@ TEST(CoCallMany, LoadsNoMoreKeysAtOnceThanItIsAllowed) {
                std::invalid_argument);
 }
 
+// A batch may get the address of an earlier one, but not its keys.
+TEST(CoCallMany, DoesNotHaveTheKeysOfEarlierBatches) {
+  group flights;
+  keys before;
+  const asker me(flights, {1, 2, 3}, resume_inline, {.max_batch = 1}, [&](batch& missing) {
+    for (const int key : before) EXPECT_FALSE(missing.set(key, 5));
+    before.push_back(missing[0]);
+    tenfold(missing);
+  });
+  ASSERT_TRUE(me.got);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(me.value(i), 10 * before.at(i));
+}
+
 TEST(CoCallMany, PassesOnValuesThatCannotBeCopied) {
   singleflight::group<int, std::unique_ptr<int>> flights;
   const keys ids{1, 2, 1};

@@ -58,8 +58,11 @@ class async_batch final : public batch_context<Key, Value> {
     keys_.reserve(most);
     calls_.reserve(most);
   }
-  /// Its loader is gone before it was done.
-  ~async_batch() { end(nullptr, reason::leader_gone); }
+  /// Its loader is gone, perhaps before it was done.
+  ~async_batch() {
+    end(nullptr, reason::leader_gone);
+    for (key_type* const k : keys_) k->leave(this);
+  }
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
 
