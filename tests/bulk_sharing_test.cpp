@@ -552,22 +552,29 @@ TEST(BulkLeaving, BeforeTheLoaderAsksForItsTokenCounts) {
                                 });
 }
 
-// The last wanted key is settled: what is left is for nobody.
+// The last wanted key is settled: what is left is for nobody. Who waited for it has been told by then.
 TEST(BulkLeaving, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
-  group flights;
-  std::stop_source leader;
-  support::threads followers;
-  std::ignore = flights.do_many(
-      {1, 2}, {.call = {.stop = leader.get_token()}},
-      [&](auto& missing, const call_context& context) {
-        followers.start([&] { EXPECT_EQ(*flights.do_call(1, [] { return 0; }), 10); });
-        support::await_followers(flights, 1);
-        const std::stop_token told = context.stop_token();
-        leader.request_stop();
-        EXPECT_FALSE(told.stop_requested());
-        missing.set(1, 10);
-        EXPECT_TRUE(told.stop_requested());
-      });
+  for (const bool with_value : {true, false}) {
+    group flights;
+    std::stop_source leader;
+    support::threads followers;
+    const auto why = std::make_exception_ptr(std::runtime_error("bad key"));
+    std::ignore = flights.do_many(
+        {1, 2}, {.call = {.stop = leader.get_token()}},
+        [&](auto& missing, const call_context& context) {
+          std::promise<bool> told;
+          followers.start(
+              [&] { told.set_value(flights.do_many({1}, [](auto&) { FAIL(); })[0].has_value()); });
+          support::await_followers(flights, 1);
+          const std::stop_token asked = context.stop_token();
+          const std::stop_callback stopped(asked,
+                                           [&] { EXPECT_EQ(told.get_future().get(), with_value); });
+          leader.request_stop();
+          EXPECT_FALSE(asked.stop_requested());
+          with_value ? missing.set(1, 10) : missing.fail(1, why);
+          EXPECT_TRUE(asked.stop_requested());
+        });
+  }
 }
 
 // The token of a batch is of the keys of that batch.

@@ -278,6 +278,70 @@ TEST(BulkLoader, LearnsWhichOfItsKeysWasForgotten) {
   });
 }
 
+// Of a shard in which a key was forgotten before.
+TEST(BulkLoader, IsNotToldOfKeysThatWereForgottenBefore) {
+  group flights({.shards = 1});
+  flights.forget("a");
+  std::ignore = flights.do_many(keys{"a"}, [](auto& missing, const call_context& context) {
+    EXPECT_FALSE(missing.forgotten(0));
+    EXPECT_FALSE(context.forgotten());
+    missing.rest(1);
+  });
+}
+
+TEST(BulkLoader, GoesOverItsKeysByIterators) {
+  group flights;
+  std::ignore = flights.do_many(keys{"a", "bb", "c"}, [](auto& missing) {
+    auto at = missing.begin();
+    EXPECT_EQ(*at++, "a");
+    EXPECT_EQ(at->size(), 2U);
+    EXPECT_EQ(*++at, "c");
+    EXPECT_NE(at++, missing.end());
+    EXPECT_EQ(at, missing.end());
+    missing.rest(1);
+  });
+}
+
+// A key of an earlier batch is none of these keys.
+TEST(BulkLoader, DoesNotHaveTheKeysOfEarlierBatches) {
+  group flights;
+  std::vector<keys> batches;
+  const auto rows =
+      flights.do_many(keys{"a", "b", "c"}, {.max_batch = 1}, [&](batch<std::string, int>& missing) {
+        for (const keys& earlier : batches) {
+          EXPECT_FALSE(missing.set(earlier[0], 5));
+          EXPECT_FALSE(missing.fail(earlier[0], std::make_exception_ptr(5)));
+        }
+        batches.push_back(keys_of(missing));
+        missing.rest(1);
+      });
+  EXPECT_EQ(batches.size(), 3U);
+  for (const auto& row : rows) EXPECT_EQ(row.value(), 1);
+}
+
+TEST(BulkLoader, SettlesAKeyOnce) {
+  group flights;
+  const auto late = std::make_exception_ptr(std::runtime_error("too late"));
+  const auto early = std::make_exception_ptr(std::runtime_error("early"));
+  const auto rows = flights.do_many(keys{"a", "b", "c", "d", "a", "b"}, [&](auto& missing) {
+    missing.set("a", 1);
+    missing.fail("a", late);
+    missing.set("a", 2);
+    missing.fail("b", early);
+    missing.fail("b", late);
+    missing.set("b", 2);
+    missing.set("c", 1);
+    missing.fail_at(2, late);
+    missing.set_at(2, 2);
+    missing.fail_at(3, early);
+    missing.fail_at(3, late);
+    missing.set_at(3, 2);
+  });
+  for (const std::size_t i : {0U, 2U, 4U}) EXPECT_EQ(rows[i].value(), 1);
+  for (const std::size_t i : {1U, 3U, 5U}) support::expect_same(rows[i].error(), early);
+  EXPECT_EQ(flights.stats().failed, 2U);
+}
+
 TEST(BulkLoader, SeesItsKeysAfterTheyWereSettled) {
   group flights;
   const std::string text(100, 'k');
@@ -375,7 +439,8 @@ TEST(BulkLoader, WhoseThreadExitsFailsEveryKeyThatItHasNotSettled) {
 TEST(Bulk, OfAVoidGroupSaysWhichKeysSucceeded) {
   singleflight::group<int, void> flights;
   const auto done = flights.do_many({1, 2, 3, 1}, [](auto& missing) {
-    missing.set(1);
+    EXPECT_TRUE(missing.set(1));
+    EXPECT_FALSE(missing.set(4)) << "not one of these keys";
     missing.fail(2, std::make_exception_ptr(std::runtime_error("no")));
     missing.set_at(2);
   });
@@ -421,8 +486,10 @@ TEST(Bulk, AnswersWithWhatTheMoveOfAValueThrows) {
       const auto rows = flights.do_many({1, 2, 3, 2}, [&](auto& missing) {
         throws_when_moved value;
         throws_when_moved::left = n;
-        if (rest) return missing.rest(value);
-        for (std::size_t i = 0; i < 3; ++i) missing.set_at(i, value);
+        EXPECT_NO_THROW({
+          if (rest) missing.rest(value);
+          for (std::size_t i = 0; i < 3; ++i) missing.set_at(i, value);
+        }) << "it is an answer, and none to the loader";
       });
       EXPECT_EQ(rows[1].has_value(), rows[3].has_value());
       for (std::size_t i = 0; i < 3; ++i) failures += rows[i].has_value() ? 0 : 1;
@@ -433,6 +500,42 @@ TEST(Bulk, AnswersWithWhatTheMoveOfAValueThrows) {
   EXPECT_GT(failures, 0U);
 }
 #endif
+
+/// Throws when it is copied for the n-th time from now.
+struct throws_when_copied {
+  throws_when_copied() = default;
+  throws_when_copied(const throws_when_copied&) {
+    if (left-- == 0) throw std::runtime_error("cannot be copied");
+  }
+  throws_when_copied(throws_when_copied&&) noexcept = default;
+  throws_when_copied& operator=(const throws_when_copied&) = default;
+  throws_when_copied& operator=(throws_when_copied&&) = default;
+  ~throws_when_copied() = default;
+  inline static thread_local int left = -1;
+};
+
+// The others get their copies all the same.
+TEST(Bulk, AnswersAKeyWithWhatTheCopyOfItsValueThrows) {
+  singleflight::group<int, throws_when_copied> flights;
+  for (int n = 0; n < 3; ++n) {
+    const auto rows = flights.do_many({1, 2, 3, 2}, [&](auto& missing) {
+      throws_when_copied::left = n;
+      EXPECT_NO_THROW(missing.rest(throws_when_copied()));
+      throws_when_copied::left = -1;
+      EXPECT_FALSE(missing.wanted(0) || missing.wanted(1) || missing.wanted(2));
+    });
+    std::size_t failures = 0;
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (rows[i].has_value()) continue;
+      ++failures;
+      EXPECT_THROW(rows[i].value(), std::runtime_error);
+    }
+    EXPECT_EQ(failures, 1U);
+    EXPECT_EQ(rows[1].has_value(), rows[3].has_value());
+    EXPECT_EQ(flights.stats().failed, static_cast<std::uint64_t>(n) + 1);
+    support::expect_idle(flights);
+  }
+}
 
 // --- What the reading of the keys throws -----------------------------------------------------------
 

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <string>
 #include <thread>
@@ -23,6 +24,7 @@
 #include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
+#include "tasks.hpp"
 
 #if defined(SINGLEFLIGHT_TESTS_COVERAGE)
 extern "C" void __gcov_dump();  // g++ 12's <gcov.h> forgets that it is C
@@ -208,7 +210,57 @@ TEST(Fork, InALoaderLetsTheLastCallerOfTheChildStopIt) {
   EXPECT_EQ(*result, 42);
 }
 
+// The follower that can be stopped is the parent's alone. One of the child's leaves as any other.
+#if !defined(SINGLEFLIGHT_TESTS_TSAN)  // which lets no child of many threads start one
+TEST(Fork, InALoaderLetsAFollowerOfTheChildLeave) {
+  group g;
+  support::threads follower;
+  const std::stop_source never;
+  const auto result = g.do_call(0, [&] {
+    follower.start(
+        [&] { EXPECT_EQ(*g.do_call(0, {.stop = never.get_token()}, [] { return -1; }), 42); });
+    support::await_followers(g, 1);
+    in_child([&] {
+      EXPECT_EQ(g.stats().waiting, 0U);
+      std::stop_source stop;
+      support::threads of_child;
+      of_child.start([&] {
+        EXPECT_THROW((void)g.do_call(0, {.stop = stop.get_token()}, [] { return -1; }),
+                     singleflight::call_error);
+      });
+      support::await_followers(g, 1);
+      stop.request_stop();
+      of_child.join();
+      EXPECT_EQ(g.stats().waiting, 0U);
+    });
+    return 42;
+  });
+  EXPECT_EQ(*result, 42);
+}
 #endif
+
+#endif
+
+// The coroutine that waits for the last asynchronous call is the parent's alone.
+TEST(Fork, LeavesWhoWaitsForTheLastCallToTheParent) {
+  group g;
+  std::optional<singleflight::leader<int>> lead;
+  g.async_call(
+      0, singleflight::resume_inline, {},
+      [&](singleflight::leader<int> mine) { lead.emplace(std::move(mine)); }, [](const auto&) {});
+  int resumed = 0;
+  const auto waits = [](group& of, int& times) -> support::frame {
+    co_await of.drained();
+    ++times;
+  }(g, resumed);
+  in_child([&] {
+    expect_idle(g);
+    g.wait_drained();
+    EXPECT_EQ(resumed, 0);
+  });
+  std::move(*lead).set_value(42);
+  EXPECT_EQ(resumed, 1);
+}
 
 TEST(Fork, InALoaderOnAnExecutorLetsTheCallEndInBothProcesses) {
   group g;
@@ -697,14 +749,17 @@ TEST(Exit, WaitsForALoaderThatAnotherThreadRunsOnAnExecutor) {
     static group later;
     std::promise<void> begun;
     (void)later.do_async(
-        0, [](auto task) { std::thread(std::move(task)).detach(); },
+        0,
+        [&](auto task) {
+          std::thread(std::move(task)).detach();
+          begun.get_future().wait();
+        },
         [&] {
           begun.set_value();
           await([] { return exits.load(); }, "the process to end");
           ended = true;
           return 42;
         });
-    begun.get_future().wait();
     static const struct first {
       ~first() { exits = true; }
     } destroyed_before_the_group;

@@ -26,6 +26,9 @@
 
 #include "support.hpp"
 
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
+#include <pthread.h>
+#endif
 #if defined(__cpp_lib_jthread)
 #include <stop_token>
 #endif
@@ -57,6 +60,7 @@ using entry = cache_entry<int, test_clock>;
 class test_cache {
  public:
   std::optional<entry> find(const std::string& key) {
+    before_find();
     ++finds;
     if (find_fails) throw std::runtime_error("the cache is down");
     const std::lock_guard lock(mutex_);
@@ -75,6 +79,7 @@ class test_cache {
     if (answer_of_put_is_lost) throw std::runtime_error("connection reset");
   }
   void erase(const std::string& key) {
+    before_erase();
     ++erases;
     if (erase_fails) throw std::runtime_error("the cache is down");
     const std::lock_guard lock(mutex_);
@@ -88,6 +93,8 @@ class test_cache {
   std::atomic<bool> put_fails = false;
   std::atomic<bool> answer_of_put_is_lost = false;
   std::atomic<bool> erase_fails = false;
+  std::function<void()> before_find = [] {};
+  std::function<void()> before_erase = [] {};
   std::function<void()> before_put = [] {};
   std::function<void()> after_put = [] {};
 
@@ -117,6 +124,28 @@ class ReadThrough : public testing::Test {
 };
 
 int fails() { throw std::runtime_error("the store is down"); }
+
+/// The counters, in the order of their declaration.
+std::array<std::uint64_t, 9> all_of(const singleflight::read_stats& s) {
+  return {s.hits,         s.stale_hits, s.misses, s.second_look_hits, s.loads,
+          s.failed_loads, s.not_put,    s.undone, s.cache_errors};
+}
+constexpr std::array<std::uint64_t, 9> none_of_all{};
+
+TEST_F(ReadThrough, HasCountedNothingAtFirst) {
+  const reader<> r(cache, exact);
+  EXPECT_EQ(all_of(r.stats()), none_of_all);
+  EXPECT_EQ(all_of(singleflight::read_stats{}), none_of_all);
+}
+
+TEST_F(ReadThrough, HasOptionsThatFitMostCaches) {
+  const read_options defaults;
+  EXPECT_EQ(defaults.lifetime, 30s);
+  EXPECT_EQ(defaults.absent_lifetime, 5s);
+  EXPECT_EQ(defaults.jitter, 0.1);
+  EXPECT_EQ(defaults.stale, 0s);
+  EXPECT_EQ(defaults.retry_after, 1s);
+}
 
 // --- Hits, misses, lifetimes -----------------------------------------------------------------------
 
@@ -226,6 +255,13 @@ TEST_F(ReadThrough, ChangesLifetimesAtRandom) {
   EXPECT_LT(shorter, 180);
 }
 
+TEST_F(ReadThrough, KeepsLongLifetimesToTheTickWithoutJitter) {
+  constexpr auto odd = 24h * 365 + 1ns;  // which no double holds
+  reader<> r(cache, {.lifetime = odd, .jitter = 0});
+  EXPECT_EQ(get(r), 1);
+  EXPECT_EQ(cache.find("a")->fresh_until - test_clock::now(), odd);
+}
+
 TEST_F(ReadThrough, RefusesAJitterThatMakesNoSense) {
   for (const double jitter : {-0.1, 1.0, std::numeric_limits<double>::quiet_NaN()}) {
     EXPECT_THROW(reader<>(cache, {.jitter = jitter}), std::invalid_argument);
@@ -237,6 +273,14 @@ TEST_F(ReadThrough, KeepsForAllTimeWhatTheClockCannotCount) {
   EXPECT_EQ(get(r), 1);
   EXPECT_GT(cache.find("a")->fresh_until - test_clock::now(), 2000h * 24 * 30);
   EXPECT_GE(cache.find("a")->usable_until, cache.find("a")->fresh_until);
+}
+
+TEST_F(ReadThrough, KeepsNothingLongerThanTheClockCanCount) {
+  reader<> r(cache, {.lifetime = std::chrono::hours::max(), .jitter = 0, .stale = 1h});
+  test_clock::pass(1s);
+  EXPECT_EQ(get(r), 1);
+  EXPECT_EQ(cache.find("a")->fresh_until, test_clock::time_point::max());
+  EXPECT_EQ(cache.find("a")->usable_until, test_clock::time_point::max());
 }
 
 TEST_F(ReadThrough, ReadsThroughThreeFunctions) {
@@ -299,6 +343,7 @@ TEST_F(ReadThrough, CountsEachReadOnceAndEachLoadOnce) {
   EXPECT_EQ(r.stats().misses, 5U);
   EXPECT_EQ(r.stats().loads, 1U);
   EXPECT_EQ(r.stats().hits, 0U);
+  EXPECT_EQ(r.stats().undone, 0U);
   EXPECT_EQ(cache.puts, 1);
 }
 
@@ -307,7 +352,9 @@ TEST_F(ReadThrough, GivesTheExceptionOfTheLoaderToAll) {
   reader<> r(cache, exact);
   EXPECT_THROW(r.get("a", fails), std::runtime_error);
   EXPECT_EQ(cache.puts, 0) << "an error is not kept";
+  EXPECT_EQ(r.stats().misses, 1U);
   EXPECT_EQ(get(r), 1);
+  EXPECT_EQ(r.stats().misses, 2U);
   EXPECT_EQ(r.stats().failed_loads, 1U);
 }
 
@@ -403,7 +450,28 @@ TEST_F(ReadThrough, InvalidatesAfterAWriteThatThrew) {
   cache.erase_fails = true;
   EXPECT_THROW(r.write("a", []() -> int { throw std::logic_error("not the cache's"); }),
                std::logic_error);
+  EXPECT_EQ(r.stats().cache_errors, 1U);
   EXPECT_THROW(r.write("a", [] {}), std::runtime_error) << "the writer must know";
+  EXPECT_EQ(r.stats().cache_errors, 1U) << "which has seen it";
+}
+
+// Who reads while the writer stores puts the old value into the cache.
+TEST_F(ReadThrough, InvalidatesAfterTheWriterHasStored) {
+  reader<> r(cache, exact);
+  int stored = 1;
+  const auto read = [&] { return r.get("a", [&] { return stored; }); };
+  r.write("a", [&] {
+    EXPECT_EQ(read(), 1);
+    stored = 2;
+  });
+  EXPECT_EQ(read(), 2);
+  EXPECT_EQ(r.write("a",
+                    [&] {
+                      EXPECT_EQ(read(), 2);
+                      return stored = 3;
+                    }),
+            3);
+  EXPECT_EQ(read(), 3);
 }
 
 TEST_F(ReadThrough, ReturnsWhatTheWriterReturns) {
@@ -430,11 +498,13 @@ TEST_F(ReadThrough, ServesAStaleEntryWhereTheLoadFails) {
   reader<> r(cache, with_stale);
   EXPECT_EQ(get(r), 1);
   test_clock::pass(10s);
+  cache.before_put = [&] { EXPECT_EQ(r.stats().failed_loads, 1U) << "which is why it puts"; };
   EXPECT_EQ(r.get("a", fails), 1);
   EXPECT_EQ(r.stats().stale_hits, 1U);
   EXPECT_EQ(r.stats().failed_loads, 1U);
   EXPECT_EQ(get(r), 1) << "nobody loads for a while";
   EXPECT_EQ(loads, 1);
+  EXPECT_EQ(cache.puts, 2);
   test_clock::pass(1s);
   EXPECT_EQ(get(r), 2);
 }
@@ -451,8 +521,25 @@ TEST_F(ReadThrough, ServesNoEntryBeyondItsTime) {
   EXPECT_EQ(cache.find("a")->usable_until, usable_until) << "a failure gives no longer life";
   EXPECT_LE(cache.find("a")->fresh_until, usable_until);
   test_clock::pass(1s);
+  const int puts = cache.puts;
   EXPECT_THROW(r.get("a", fails), std::runtime_error);
+  EXPECT_EQ(cache.puts, puts) << "it is not put again";
   EXPECT_EQ(get(r), 1 + 1);
+}
+
+// It was usable when the load began, and is not when the load has failed.
+TEST_F(ReadThrough, ServesNoEntryWhoseTimeEndsDuringTheLoad) {
+  reader<> r(cache, with_stale);
+  EXPECT_EQ(get(r), 1);
+  test_clock::pass(10s);
+  EXPECT_THROW(r.get("a",
+                     [] {
+                       test_clock::pass(60s);
+                       return fails();
+                     }),
+               std::runtime_error);
+  EXPECT_EQ(r.stats().misses, 2U);
+  EXPECT_EQ(r.stats().stale_hits, 0U);
 }
 
 // https://github.com/streamlit/streamlit/pull/14690: after a failure, an end and a recovery the next
@@ -558,6 +645,14 @@ TEST_F(Refresh, ServesTheStaleEntryMeanwhile) {
   EXPECT_EQ(r.stats().hits, 1U);
 }
 
+TEST_F(Refresh, ServesNoEntryBeyondItsTime) {
+  reader<queue> r(cache, with_stale, queue{&tasks});
+  EXPECT_EQ(r.get("a", [this] { return load(); }), 1);
+  test_clock::pass(70s);
+  EXPECT_EQ(r.get("a", [this] { return load(); }), 2);
+  EXPECT_TRUE(tasks.empty());
+}
+
 TEST_F(Refresh, LooksAgainBeforeItLoads) {
   reader<queue> r(cache, with_stale, queue{&tasks});
   reader<> other(cache, with_stale);
@@ -600,6 +695,23 @@ TEST_F(Refresh, IsSkippedWhereTheExecutorIsFull) {
   support::expect_idle(r.flights());
 }
 
+TEST_F(Refresh, IsSkippedWhereTheLoaderCannotBeCopied) {
+  struct loader {
+    loader() = default;
+    loader(const loader&) { throw std::runtime_error("no memory"); }
+    loader& operator=(const loader&) = delete;
+    ~loader() = default;
+    int operator()() const { return 7; }
+  };
+  reader<queue> r(cache, with_stale, queue{&tasks});
+  EXPECT_EQ(r.get("a", [this] { return load(); }), 1);
+  test_clock::pass(10s);
+  const loader seven;
+  EXPECT_EQ(r.get("a", seven), 1);
+  EXPECT_TRUE(tasks.empty());
+  EXPECT_EQ(r.stats().stale_hits, 1U);
+}
+
 TEST_F(Refresh, LeavesNothingOldInTheCacheEither) {
   reader<queue> r(cache, with_stale, queue{&tasks});
   EXPECT_EQ(r.get("a", [this] { return load(); }), 1);
@@ -635,6 +747,77 @@ TEST_F(Refresh, IsWaitedForByTheDestructor) {
   worker.join();
   EXPECT_EQ(cache.find("a")->value, 2);
 }
+
+// --- Threads that end ------------------------------------------------------------------------------
+
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
+
+void exits() { pthread_exit(nullptr); }
+
+/// Runs it on a thread, which ends in there.
+template <class Fn>
+void expect_to_end(Fn fn) {
+  std::thread([&] {
+    fn();
+    ADD_FAILURE() << "the thread has not ended";
+  }).join();
+}
+
+// A thread that is ended where an exception would be caught ends there, and no error is counted.
+TEST_F(ReadThrough, LetsItsThreadEndInTheCache) {
+  reader<> r(cache, exact);
+  cache.before_find = exits;
+  expect_to_end([&] { std::ignore = get(r); });
+  cache.before_find = [] {};
+  cache.before_put = exits;
+  expect_to_end([&] { std::ignore = get(r); });
+  cache.before_put = [&] { r.invalidate("a"); };
+  cache.after_put = [&] { cache.before_erase = exits; };
+  expect_to_end([&] { std::ignore = get(r); });
+  EXPECT_EQ(r.stats().cache_errors, 0U);
+  support::expect_idle(r.flights());
+}
+
+TEST_F(ReadThrough, LetsItsThreadEndInTheLoader) {
+  reader<> r(cache, with_stale);
+  EXPECT_EQ(get(r), 1);
+  test_clock::pass(10s);
+  const auto load_and_exit = []() -> int {
+    exits();
+    return 0;
+  };
+  expect_to_end([&] { std::ignore = r.get("a", load_and_exit); });
+  EXPECT_EQ(cache.puts, 1) << "the old entry";
+  EXPECT_EQ(r.stats().loads, 2U);
+  EXPECT_EQ(r.stats().failed_loads, 0U);
+  EXPECT_EQ(r.stats().stale_hits, 0U);
+}
+
+TEST_F(ReadThrough, InvalidatesAfterAWriteInWhichItsThreadEnds) {
+  reader<> r(cache, exact);
+  EXPECT_EQ(get(r), 1);
+  expect_to_end([&] { r.write("a", exits); });
+  EXPECT_EQ(cache.find("a"), std::nullopt);
+  EXPECT_EQ(get(r), 2);
+}
+
+struct exiting_executor {
+  template <class Task>
+  void operator()(Task) const {
+    exits();
+  }
+};
+
+TEST_F(Refresh, LetsItsThreadEndInTheExecutor) {
+  reader<exiting_executor> r(cache, with_stale);
+  EXPECT_EQ(r.get("a", [this] { return load(); }), 1);
+  test_clock::pass(10s);
+  expect_to_end([&] { std::ignore = r.get("a", [this] { return load(); }); });
+  EXPECT_EQ(r.stats().stale_hits, 0U) << "nobody was served";
+  support::expect_idle(r.flights());
+}
+
+#endif
 
 // --- Many threads ----------------------------------------------------------------------------------
 

@@ -271,7 +271,7 @@ struct wants {
       call_ended_hook::takes_key<Observer, Key, call_ended_event<capture>> ||
       left_hook::takes_key<Observer, Key, left_event<capture>>;
 
-  static constexpr bool check() {
+  static consteval bool check() {
     static_assert(
         std::is_trivially_copyable_v<capture> && std::is_default_constructible_v<capture>,
         "singleflight: what the observer's capture returns must be trivially copyable and "

@@ -198,8 +198,8 @@ class read_through {
     cache_.erase(key);
   }
 
-  /// Runs `store`, which writes, and invalidates the key, also if `store` throws: it may have
-  /// written.
+  /// Runs `store`, which writes, and invalidates the key, also if `store` throws, or its thread
+  /// ends in there: it may have written.
   /// Returns: what `store` returns. Throws: what `store` throws; else as `invalidate`.
   template <class Fn>
   std::invoke_result_t<Fn> write(const Key& key, Fn&& store) {
@@ -321,12 +321,10 @@ class read_through {
   decltype(auto) store_or_invalidate(const Key& key, Fn&& store) {
     try {
       return std::forward<Fn>(store)();
-    } catch (...) {
-      if (std::current_exception() == nullptr) throw;
+    } catch (...) {  // also of a thread that ends in there
       try {
         invalidate(key);
       } catch (...) {
-        if (std::current_exception() == nullptr) throw;
         count(cache_errors_);
       }
       throw;

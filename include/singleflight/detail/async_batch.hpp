@@ -153,7 +153,6 @@ class async_batch final : public batch_context<Key, Value> {
           if (std::current_exception() == nullptr) throw;
         }
       }
-      this->was_settled();
     }
   }
 

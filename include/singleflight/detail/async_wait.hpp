@@ -231,11 +231,10 @@ class async_wait : public waiter_node {
     if (running.followers() >= max_waiters) {
       return outer != nullptr && detail::waits_for(running, *outer) ? reason::circle : reason::full;
     }
-    const std::shared_ptr<handle_type>& handle = home.make_handle_to_join(
-        running, {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    const std::shared_ptr<handle_type>& handle =
+        home.make_handle_to_join(running, {.to_be_woken = true, .an_edge = outer != nullptr});
     if (!handle->alive) handle->alive = alive;
     if (outer != nullptr && !chosen_->edge.connect(*outer, handle->node)) return reason::circle;
-    began_ = false;
     handle_ = handle;
     if (chosen_ != nullptr) chosen_->expiry = expiry;
     if (finishes) {
@@ -254,8 +253,7 @@ class async_wait : public waiter_node {
   void prepare(std::shared_ptr<owned_type>&& own) {
     began_ = true;
     owned_type& begun = *own;
-    handle_ = begun.prepare(
-        std::move(own), {.to_leave = true, .to_be_woken = true, .an_edge = inside() != nullptr});
+    handle_ = begun.prepare(std::move(own), {.to_be_woken = true, .an_edge = inside() != nullptr});
   }
 
   /// Has the caller wait for that call.
@@ -418,8 +416,10 @@ class async_wait : public waiter_node {
     return detail::account_leave(home, *handle_, began_, why, *teller);
   }
 
-  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it. Waits
+  /// for who makes it leave, on another thread, and still settles its accounts.
   void has_left() noexcept {
+    ignore_stops();
     why_ = was_stopped();
     tell_left(*why_);
   }

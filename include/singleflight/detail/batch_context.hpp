@@ -109,7 +109,7 @@ class batch_context : public open_batch<Key, Value>, public call_context {
 #endif
   }
 
-  /// To be called after a call of the batch has ended.
+  /// To be called after a call of the batch has ended, unless none is open any more.
   void was_settled() noexcept {
 #if defined(__cpp_lib_jthread)
     if (auto* const shown = shown_stop_.load()) shown->look();

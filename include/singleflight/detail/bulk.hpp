@@ -301,9 +301,8 @@ class bulk {
       if (!j.over) wait_for(j);
     }
     joined_.clear();
-    if (!std::exchange(once_more_, false)) return;
-    for (key_type* k = keys_->next_by_shard(nullptr); k != nullptr; k = keys_->next_by_shard(k)) {
-      if (std::exchange(k->once_more, false)) pending_.push_back(*k);
+    for (key_type* k = once_more_.take(); k != nullptr;) {
+      pending_.push_back(*std::exchange(k, k->next));
     }
   }
 
@@ -322,7 +321,7 @@ class bulk {
       if (auto got = seen_.wait(k, j.wait)) {
         outcome_maker::renew(answers_[k.first], *std::move(got));
       } else {
-        k.once_more = once_more_ = true;
+        once_more_.push_back(k);
       }
     } catch (...) {
       if (std::current_exception() == nullptr) throw;
@@ -341,11 +340,11 @@ class bulk {
   std::vector<outcome<Value>> answers_;
   std::shared_ptr<bulk_keys<Key, Value>> keys_;
   std::vector<repetition> repetitions_;
-  key_list<Key, Value> pending_;  // by shard
+  key_list<Key, Value> pending_;    // to be entered for in the next round
+  key_list<Key, Value> once_more_;  // likewise, once all that were joined have been waited for
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS watch seen_;
   led_batch<Key, Value, typename watch::ends> batch_;
   fixed_block<joined_key> joined_;
-  bool once_more_ = false;  // whether a key is to be tried again
 
   /// The batch on an executor that keys are added to; null: they are loaded here.
   struct {

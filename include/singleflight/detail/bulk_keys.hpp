@@ -43,9 +43,8 @@ struct bulk_key {
   bulk_key* next_in_bucket = nullptr;
   bool again = false;  // whether it was mentioned again
 
-  bool once_more = false;  // whether to try another call than the one that was waited for
   std::atomic<const void*> in = nullptr;  // the batch that its call belongs to
-  reason why = reason::full;              // it was refused, if it was
+  reason why;                             // it was refused, if it was
   bulk_key* next = nullptr;               // in the list that it is in
   bulk_key* next_ended;                   // of those that were ended in one critical section
   entry me;                               // of the caller

@@ -228,7 +228,6 @@ class executor_batch final
           if (std::current_exception() == nullptr) throw;
         }
       }
-      this->was_settled();
     }
   }
 

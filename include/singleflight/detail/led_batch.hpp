@@ -211,7 +211,6 @@ class led_batch final : public batch_context<Key, Value> {
       *last = nullptr;
       for (; ended != nullptr; ended = ended->next_ended) give(*ended);
     }
-    this->was_settled();
   }
 
   void fail_rest(const std::exception_ptr& why) {
