@@ -87,9 +87,10 @@ struct no_options {};
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call
-/// that it has begun is started, and then waiting. Told to stop while it enters or starts, it is
-/// not put into the list any more. Who takes it out of the list, or finds that it must not be put
-/// there, decides what becomes of it. It is over when its result is taken.
+/// that it has begun is started, and then waiting, unless the call has ended: then it is in no list
+/// of the call, but perhaps in that of a trampoline, and is not stopped any more. Told to stop while
+/// it enters or starts, it is not put into the list any more. Who takes it out of the list, or finds
+/// that it must not be put there, decides what becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
@@ -283,17 +284,18 @@ class async_wait : public waiter_node {
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (began_ && handle_->owned->ended()) {
-      if (!advance(phase::starting, phase::waiting)) has_left();
+      if (!advance(phase::starting, phase::taken)) has_left();
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     lock guard(handle->waiters->mutex);
-    if (!advance(phase::starting, phase::waiting)) {
+    const bool waits = !handle->waiters->published();
+    if (!advance(phase::starting, waits ? phase::waiting : phase::taken)) {
       guard.unlock();
       has_left();
       return entered::ready;
     }
-    if (handle->waiters->published()) return entered::ready;
+    if (!waits) return entered::ready;
     handle->waiters->add(*this);
     return entered::waits;
   }
