@@ -246,6 +246,35 @@ TEST(BulkOnExecutor, IsToldToStopWhenAllHaveLeft) {
 }
 #endif
 
+#if defined(__cpp_lib_jthread)
+// The last wanted key is settled. Who waited for it has been told by then.
+TEST(BulkOnExecutor, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
+  for (const bool with_value : {true, false}) {
+    group flights;
+    std::stop_source caller;
+    threads_executor elsewhere;
+    const auto load = [&](auto& missing, const call_context& context) {
+      std::atomic<bool> answered = false, told = false;
+      flights.async_call(
+          1, singleflight::resume_inline, {}, [](const auto&) { FAIL(); },
+          [&](const auto&) { answered = true; });
+      const std::stop_token asked = context.stop_token();
+      const std::stop_callback stopped(asked, [&] { told = answered.load(); });
+      caller.request_stop();
+      support::await([&] { return !missing.wanted(1); }, "the caller to leave");
+      EXPECT_FALSE(asked.stop_requested());
+      with_value ? missing.set(1, 10) : missing.fail(1, std::make_exception_ptr(1));
+      EXPECT_TRUE(asked.stop_requested());
+      EXPECT_TRUE(told);
+    };
+    std::ignore =
+        flights.do_many_on({1, 2}, elsewhere, {.call = {.stop = caller.get_token()}}, load);
+    elsewhere.threads.join();
+    support::expect_idle(flights);
+  }
+}
+#endif
+
 // Nobody leads its calls while they are queued, not even the caller that waits for them.
 TEST(BulkOnExecutor, MayBeUsedInsideALoader) {
   group flights;
@@ -441,6 +470,27 @@ TEST(BulkLoaderOnExecutor, FailsTheKeysWhoseValueCannotBeCopied) {
   EXPECT_THROW(rows[2].value(), refused);
   EXPECT_EQ(flights.stats().failed, 2U);
   support::expect_idle(flights);
+}
+
+// A key that is settled costs no copy.
+TEST(BulkLoaderOnExecutor, CopiesTheRestForOpenKeysAlone) {
+  struct counted {
+    explicit counted(int* n) : copies(n) {}
+    counted(const counted& other) : copies(other.copies) { ++*copies; }
+    counted(counted&&) noexcept = default;
+    counted& operator=(const counted&) = default;
+    counted& operator=(counted&&) noexcept = default;
+    ~counted() = default;
+    int* copies;
+  };
+  singleflight::group<int, counted> flights;
+  int copies = 0;
+  std::ignore = flights.do_many_on({1, 2, 3}, at_once, {}, [&](auto& missing) {
+    missing.set(2, counted(&copies));
+    EXPECT_EQ(copies, 0);
+    missing.rest(counted(&copies));
+    EXPECT_EQ(copies, 2);
+  });
 }
 
 // --- Lifetimes -------------------------------------------------------------------------------------

@@ -181,10 +181,9 @@ class async_batch final : public batch_context<Key, Value> {
   }
 #endif
 
-  /// Each of its calls waits for one node, and that for what is asked for inside the loader.
+  /// Each of its calls waits for one node, which no thread leads, and that for what is asked for
+  /// inside the loader.
   void show_in_graph(wait_node& batch) const override {
-    batch.by_thread = false;
-    batch.leader = {};
     inside_it_.emplace(keys_.size());
     for (key_type* const k : keys_) {
       const lock guard(k->home.mutex);
