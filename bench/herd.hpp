@@ -103,14 +103,17 @@ class herd {
   }
 
   /// Waits until all have entered and sleep, as the kernel says. This does not depend on
-  /// the call that they follow.
+  /// the call that they follow. A thread that sleeps for a moment, for a lock, is found awake by one
+  /// of the next looks.
   void await_asleep() {
     const auto entered = [this] {
       const std::lock_guard lock(mutex_);
       return entered_ == threads_.size();
     };
     const auto asleep = [](const thread_state& state) { return state.asleep(); };
-    while (!entered() || !std::all_of(states_.begin(), states_.end(), asleep)) {
+    for (int in_a_row = 0; in_a_row < 3;) {
+      const bool all = entered() && std::all_of(states_.begin(), states_.end(), asleep);
+      in_a_row = all ? in_a_row + 1 : 0;
       std::this_thread::yield();
     }
   }

@@ -18,8 +18,7 @@
 namespace bench {
 
 /// Threads that run tasks in the order in which they were posted, and timers. It has one queue, one mutex,
-/// and tasks as `std::function`. What a task posts is queued when it returns, under one lock, as in the
-/// thread pool of Asio; a thread looks for tasks for a while before it sleeps, as in Go's scheduler.
+/// and tasks as `std::function`. A thread looks for tasks for a while before it sleeps, as in Go's scheduler.
 class run_queue {
  public:
   using clock = std::chrono::steady_clock;
@@ -43,16 +42,14 @@ class run_queue {
   }
 
   void post(task t) {
-    if (posted_here != nullptr && posted_here->queue == this) {
-      posted_here->tasks.push_back(std::move(t));
-      return;
-    }
+    bool wake = false;
     {
       const std::lock_guard lock(mutex_);
       tasks_.push_back(std::move(t));
       ++changes_;
+      wake = asleep_ > 0;
     }
-    changed_.notify_one();
+    if (wake) changed_.notify_one();
   }
 
   /// Returns: an executor for the library.
@@ -82,16 +79,7 @@ class run_queue {
     changed_.notify_one();
   }
 
-  /// What the task that runs on a thread has posted.
-  struct posted {
-    run_queue* queue;
-    std::vector<task> tasks;
-  };
-  static inline thread_local posted* posted_here = nullptr;
-
   void work() {
-    posted mine{this, {}};
-    posted_here = &mine;
     for (std::unique_lock lock(mutex_);;) {
       if (!timers_.empty() && timers_.begin()->first <= clock::now()) {
         tasks_.emplace_back(timers_.extract(timers_.begin()).mapped());
@@ -99,27 +87,25 @@ class run_queue {
       if (!tasks_.empty()) {
         run_first(lock);
         lock.lock();
-        take_over(mine.tasks);
       } else if (closed_) {
         return;
       } else if (look_for_task(lock)) {
         continue;
-      } else if (timers_.empty()) {
-        changed_.wait(lock);
       } else {
-        const clock::time_point next = timers_.begin()->first;  // not by reference into the map
-        changed_.wait_until(lock, next);
+        sleep(lock);
       }
     }
   }
 
-  /// Queues what a task of this thread has posted.
-  void take_over(std::vector<task>& tasks) {
-    if (tasks.empty()) return;
-    for (task& t : tasks) tasks_.push_back(std::move(t));
-    tasks.clear();
-    ++changes_;
-    if (tasks_.size() > 1) changed_.notify_one();  // this thread takes the first
+  void sleep(std::unique_lock<std::mutex>& lock) {
+    ++asleep_;
+    if (timers_.empty()) {
+      changed_.wait(lock);
+    } else {
+      const clock::time_point next = timers_.begin()->first;  // not by reference into the map
+      changed_.wait_until(lock, next);
+    }
+    --asleep_;
   }
 
   /// Releases the lock for a while. Returns: whether something has happened meanwhile.
@@ -147,6 +133,7 @@ class run_queue {
   std::deque<task> tasks_;
   std::multimap<clock::time_point, std::coroutine_handle<>> timers_;
   bool closed_ = false;
+  std::size_t asleep_ = 0;  // threads
 
   std::atomic<std::size_t> changes_{0};  // counts up under mutex_
 

@@ -394,6 +394,23 @@ TEST(Start, ThatDropsTheLeaderAndThrowsFailsWithWhatItThrew) {
   EXPECT_EQ(text_of(first.error()), "why");
 }
 
+TEST(Start, ThatDropsTheLeaderFailsTheCallForEverybody) {
+  group flights;
+  seen first;
+  seen follower;
+  flights.async_call(
+      1, resume_inline, {},
+      [&](leader<int> lead) {
+        flights.async_call(1, resume_inline, {}, never, std::ref(follower));
+        const leader<int> dropped = std::move(lead);
+      },
+      std::ref(first));
+  EXPECT_EQ(first.code(), std::errc::owner_dead);
+  expect_same(first.error(), follower.error());
+  EXPECT_EQ(flights.stats().failed, 1U);
+  expect_idle(flights);
+}
+
 TEST(Start, ThatHasEndedTheCallMayThrow) {
   group flights;
   seen first;
@@ -705,6 +722,7 @@ TEST(AsyncCall, WhoseValueThrowsWhenMovedFails) {
       const auto thrown = thrown_by([&] { std::move(*lead).set_value(throws_when_moved(moves)); });
       lead.reset();  // where it was thrown before the call was ended
       EXPECT_EQ(answered, joined ? 2 : 1);
+      EXPECT_EQ(flights.stats().failed == 1, !texts.empty() && moves < 3);
       for (const std::string& t : texts) {
         EXPECT_TRUE(t == "the move" || thrown != nullptr) << t;
       }

@@ -160,6 +160,7 @@ struct held_loader {
 #if defined(__cpp_lib_jthread)
   std::stop_token told;
 #endif
+  const singleflight::call_context* call = nullptr;
   int runs = 0;
 };
 
@@ -170,8 +171,9 @@ frame ask_leading(group& flights, int key, On on, singleflight::async_options op
   try {
     const auto r = co_await flights.co_call(
         key, on, options,
-        [&load]([[maybe_unused]] const singleflight::call_context& c) -> lazy_task<int> {
+        [&load](const singleflight::call_context& c) -> lazy_task<int> {
           ++load.runs;
+          load.call = &c;
 #if defined(__cpp_lib_jthread)
           load.told = c.stop_token();
 #endif

@@ -132,6 +132,40 @@ TEST(AsyncCircle, ThroughGroupsOfDifferentTypesIsRefused) {
   std::move(*a.lead).set_value(1);
 }
 
+// Each attempt waits for a call of its own: the caller waits for that of the second attempt alone.
+TEST(AsyncCircle, ThroughTheSecondAttemptOfACallerIsRefused) {
+  group flights;
+  open_call a(flights, 1);
+  open_call b(flights, 2);
+  open_call c(flights, 3);
+  async_options twice = a.inside();
+  twice.attempts = 2;
+  seen a_waits;
+  std::optional<leader<int>> again;
+  flights.async_call(2, resume_inline, twice, keep(again), std::ref(a_waits));
+  seen other;
+  flights.async_call(3, resume_inline, a.inside(), never, std::ref(other));
+  std::move(*b.lead).set_exception(std::make_exception_ptr(42));
+  ASSERT_TRUE(again.has_value());
+  seen b_waits;
+  flights.async_call(1, resume_inline, {.inside = &again->context()}, never, std::ref(b_waits));
+  EXPECT_EQ(b_waits.code(), circle);
+  seen c_waits;
+  flights.async_call(1, resume_inline, c.inside(), never, std::ref(c_waits));
+  EXPECT_EQ(c_waits.code(), circle);
+  std::move(*again).set_value(5);
+  EXPECT_EQ(a_waits.value(), 5);
+  std::move(*c.lead).set_value(6);
+  EXPECT_EQ(other.value(), 6);
+  seen last;
+  open_call d(flights, 4);
+  flights.async_call(1, resume_inline, d.inside(), never, std::ref(last));
+  EXPECT_FALSE(last.came());
+  std::move(*a.lead).set_value(1);
+  std::move(*d.lead).set_value(1);
+  expect_idle(flights);
+}
+
 // A call that is begun inside another is waited for by that one from its first moment.
 TEST(AsyncCircle, ThroughACallThatIsBegunInsideIsRefused) {
   group flights;
@@ -257,6 +291,35 @@ TEST(AsyncCircle, OfAThreadThatBlocksForTheCallThatItEndsIsRefused) {
   expect_idle(flights);
 }
 
+// The thread that has given the call away returns while the other leads it already.
+TEST(AsyncCircle, OfAThreadThatEndsACallWhileItIsBegunIsRefused) {
+  group flights;
+  seen got;
+  std::latch leads(1);
+  std::latch begun(1);
+  std::error_code inside;
+  support::threads other;
+  flights.async_call(
+      1, resume_inline, {},
+      [&](leader<int> lead) {
+        other.start([&, mine = std::move(lead)]() mutable {
+          std::move(mine).set_from([&] {
+            leads.count_down();
+            begun.wait();
+            inside = refusal(flights, 1);
+            return 42;
+          });
+        });
+        leads.wait();
+      },
+      std::ref(got));
+  begun.count_down();
+  other.join();
+  EXPECT_EQ(inside, circle);
+  EXPECT_EQ(got.value(), 42);
+  expect_idle(flights);
+}
+
 TEST(AsyncCircle, ThroughTwoThreadsThatEndTheirCallsIsRefusedInOne) {
   group flights;
   std::vector<std::optional<leader<int>>> leads(2);
@@ -377,6 +440,35 @@ TEST(NoAsyncCircle, IsSeenWhereTheCallerHasLeft) {
     std::move(*a.lead).set_value(7);
     EXPECT_EQ(b_waits.value(), 7);
     std::move(*b.lead).set_value(1);
+  }
+}
+
+// A caller that leaves as the last waits for the call no more when the call's loader is told to stop.
+TEST(NoAsyncCircle, IsSeenByTheStopCallbackOfTheCallThatWasLeft) {
+  enum class left { by_a_stop_request, by_destruction };
+  for (const left how : {left::by_a_stop_request, left::by_destruction}) {
+    group flights;
+    std::stop_source stop;
+    open_call a(flights, 1);
+    held_loader b;
+    seen a_waits;
+    seen b_waits;
+    frame waits = ask_leading(flights, 2, resume_inline,
+                              {.stop = stop.get_token(), .inside = &a.lead->context()}, a_waits, b);
+    ASSERT_NE(b.call, nullptr);
+    const std::stop_callback ask_for_a(b.told, [&] {
+      flights.async_call(1, resume_inline, {.inside = b.call}, never, std::ref(b_waits));
+    });
+    if (how == left::by_a_stop_request) {
+      stop.request_stop();
+      EXPECT_EQ(a_waits.code(), std::errc::operation_canceled);
+    } else {
+      waits.destroy();
+    }
+    EXPECT_FALSE(b_waits.came());
+    std::move(*a.lead).set_value(7);
+    EXPECT_EQ(b_waits.value(), 7);
+    b.end.open(1);
   }
 }
 

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstddef>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -134,6 +136,67 @@ TEST(StoppedFollowers, AreResumedEachByTheThreadThatStopsIt) {
   EXPECT_EQ(got.value(0), 2);
 }
 
+// The same, where the thread that was first has more to resume: what waits for its turn there stays there.
+TEST(StoppedFollowers, OfOtherCallsAreResumedByTheThreadThatStopsThem) {
+  group flights;
+  std::vector<std::optional<leader<int>>> leads(3);
+  answers got;
+  for (int k : {0, 1, 2}) {
+    const auto i = static_cast<std::size_t>(k);
+    if (k > 0) flights.async_call(k, resume_inline, {}, keep(leads[i]), got.add());
+  }
+  std::vector<std::stop_source> stops(4);
+  std::vector<std::thread::id> resumed(4);
+  for (std::size_t i = 0; i < 4; ++i) {
+    flights.async_call(
+        i < 3 ? 1 : 2, resume_inline, {.stop = stops[i].get_token()}, never,
+        [&resumed, i](const outcome<int>&) { resumed[i] = std::this_thread::get_id(); });
+  }
+  std::promise<void> go;
+  std::thread stopper([&] {
+    go.get_future().wait();
+    stops[1].request_stop();
+    stops[2].request_stop();
+  });
+  const std::thread::id other = stopper.get_id();
+  flights.async_call(0, resume_inline, {}, keep(leads[0]), [&](const outcome<int>&) {
+    stops[0].request_stop();  // of the call that the other thread stops callers of, too
+    stops[3].request_stop();  // of the next
+    go.set_value();
+    stopper.join();
+    EXPECT_EQ(resumed[0], std::thread::id());
+    EXPECT_EQ(resumed[1], other);
+    EXPECT_EQ(resumed[2], other);
+    EXPECT_EQ(resumed[3], std::thread::id());
+  });
+  std::move(*leads[0]).set_value(1);
+  EXPECT_EQ(resumed[0], std::this_thread::get_id());
+  EXPECT_EQ(resumed[3], std::this_thread::get_id());
+  for (int k : {1, 2}) std::move(*leads[static_cast<std::size_t>(k)]).set_value(k);
+  EXPECT_EQ(got.size(), 2U);
+  expect_idle(flights);
+}
+
+// A resumed caller ends other calls, and the first of those the next: each caller is resumed, in order.
+TEST(ResumedWaiter, OfACallThatEndsWhileOthersWaitForTheirTurnIsResumedAfterThem) {
+  group flights;
+  std::vector<std::optional<leader<int>>> leads(5);
+  std::vector<int> order;
+  const auto end = [&](int k) { std::move(*leads[static_cast<std::size_t>(k)]).set_value(k); };
+  for (int k = 0; k < 5; ++k) {
+    flights.async_call(k, resume_inline, {}, keep(leads[static_cast<std::size_t>(k)]),
+                       [&, k](const outcome<int>&) {
+                         order.push_back(k);
+                         if (k == 0) {
+                           for (const int other : {1, 2, 3}) end(other);
+                         }
+                         if (k == 1) end(4);
+                       });
+  }
+  end(0);
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
+}
+
 TEST(StoppedBeforeItEnters, LeavesNoTraceButInTheCounters) {
   group flights;
   std::stop_source stop;
@@ -186,6 +249,46 @@ TEST(StoppedBeforeItEnters, SupersedesNoCall) {
   EXPECT_EQ(flights.stats().superseded, 0U);
   EXPECT_EQ(flights.in_flight().size(), 1U);
   std::move(*lead).set_value(1);
+}
+
+/// Compares keys, and does `then` while it does.
+struct hooked_equal {
+  std::shared_ptr<std::function<void()>> then = std::make_shared<std::function<void()>>([] {});
+  bool operator()(int a, int b) const {
+    (*then)();
+    return a == b;
+  }
+};
+struct one_hash {
+  std::size_t operator()(int) const { return 0; }
+};
+
+// The stop request comes while the caller looks for a call that it can join: it neither joins the one
+// that it finds nor begins the one that is missing.
+TEST(StoppedWhileItEnters, LeavesNoTraceButInTheCounters) {
+  for (const int asked : {1, 2}) {
+    const hooked_equal equal;
+    singleflight::group<int, int, one_hash, hooked_equal> flights({}, {}, equal);
+    std::stop_source stop;
+    std::optional<leader<int>> lead;
+    answers got;
+    answers stopped;
+    flights.async_call(1, resume_inline, {}, keep(lead), got.add());
+    *equal.then = [&] { stop.request_stop(); };
+    flights.async_call(asked, resume_inline, {.stop = stop.get_token()}, never, stopped.add());
+    ASSERT_EQ(stopped.size(), 1U);
+    EXPECT_EQ(stopped.code(0), std::errc::operation_canceled);
+    EXPECT_EQ(flights.stats().rejected, 1U);
+    EXPECT_EQ(flights.stats().cancelled, 1U);
+    EXPECT_EQ(flights.stats().led, 1U);
+    EXPECT_EQ(flights.stats().joined, 0U);
+    EXPECT_EQ(flights.stats().waiting, 1U);
+    std::move(*lead).set_value(2);
+    EXPECT_EQ(got.value(0), 2);
+    EXPECT_EQ(stopped.size(), 1U);
+    EXPECT_EQ(flights.stats().in_flight, 0U);
+    EXPECT_EQ(flights.stats().waiting, 0U);
+  }
 }
 
 TEST(StoppedWhileItStarts, IsToldSoAndItsLoaderToo) {
@@ -242,6 +345,27 @@ TEST(StoppedAfterTheEnd, GetsTheValue) {
   queue.run();
   EXPECT_EQ(got.value(0), 5);
   EXPECT_EQ(flights.stats().cancelled, 0U);
+}
+
+/// Its call has ended, and it is to be called back when the one that begins it returns.
+TEST(StoppedAfterTheEnd, GetsTheValueThoughItIsStillToBeCalledBack) {
+  group flights;
+  std::stop_source stop;
+  std::optional<leader<int>> outer;
+  answers got;
+  const auto begin_another = [&](const outcome<int>&) {
+    flights.async_call(
+        2, resume_inline, {.stop = stop.get_token()},
+        [](leader<int> mine) { std::move(mine).set_value(5); }, got.add());
+    EXPECT_EQ(got.size(), 0U);
+    stop.request_stop();
+  };
+  flights.async_call(1, resume_inline, {}, keep(outer), begin_another);
+  std::move(*outer).set_value(1);
+  ASSERT_EQ(got.size(), 1U);
+  EXPECT_EQ(got.value(0), 5);
+  EXPECT_EQ(flights.stats().cancelled, 0U);
+  expect_idle(flights);
 }
 
 // The loader's stop callback ends the call, inside the stop request of the last caller.

@@ -115,6 +115,29 @@ TEST(CircleThroughAnExecutor, IsRefusedToTheCallerWhoseTaskWaitsForItAlready) {
   expect_idle(g);
 }
 
+// The loader runs before the executor has returned, and asks for its own key after that.
+TEST(CircleThroughAnExecutor, OfALoaderThatHasBegunBeforeTheExecutorReturnsIsRefused) {
+  group<std::string, int> g;
+  support::thread_executor elsewhere;
+  std::atomic<bool> runs = false;
+  std::exception_ptr told;
+  const auto until_it_runs = [&](auto task) {
+    elsewhere(std::move(task));
+    support::await([&] { return runs.load(); }, "the loader");
+  };
+  const auto result = g.do_call_on("key", until_it_runs, {}, [&] {
+    runs = true;
+    const auto waits = [&] { return g.in_flight().front().waited > 0ns; };
+    support::await(waits, "the caller to wait, whose executor has returned");
+    told = support::thrown_by([&] { (void)g.do_call("key", {.timeout = 1min}, [] { return 0; }); });
+    return 42;
+  });
+  EXPECT_EQ(*result, 42);
+  EXPECT_EQ(support::call_error_of(told), circle);
+  elsewhere.join();
+  expect_idle(g);
+}
+
 TEST(CircleThroughAnExecutor, IsRefusedToAFollowerOfACallThatHasNotBegun) {
   group<std::string, int> g;
   support::task_queue queue;

@@ -208,6 +208,9 @@ TEST(CoCallMany, LoadsNoMoreKeysAtOnceThanItIsAllowed) {
   EXPECT_THROW(
       std::ignore = flights.co_call_many(keys{1}, resume_inline, {.max_batch = 0}, tenfold),
       std::invalid_argument);
+  const async_bulk_options no_attempts{.call = {.attempts = 0}};
+  EXPECT_THROW(std::ignore = flights.co_call_many(keys{1}, resume_inline, no_attempts, tenfold),
+               std::invalid_argument);
 }
 
 // A batch may get the address of an earlier one, but not its keys.

@@ -212,6 +212,26 @@ bool allocated_by_child = false;
 
 // What a child gets in the place of calls that it lacks is made before the fork: in the child another
 // thread that is gone may hold the lock of a user's operator new.
+TEST(Memory, OfAGroupIsFreedWithTheLastCallThatOutlivesIt) {
+  const auto outlived = [](bool joined) {
+    std::optional<singleflight::leader<int>> lead;
+    {
+      group<int, int> g({.shards = 1});
+      const auto done = [](const auto&) {};
+      const auto start = [&](singleflight::leader<int> mine) { lead.emplace(std::move(mine)); };
+      g.async_call(1, singleflight::resume_inline, {}, start, done);
+      if (joined) g.async_call(1, singleflight::resume_inline, {}, start, done);
+    }
+    std::move(*lead).set_value(42);
+  };
+  for (const bool joined : {false, true}) {
+    outlived(joined);  // what is made once
+    const std::int64_t before = support::live_bytes;
+    outlived(joined);
+    EXPECT_EQ(support::live_bytes, before);
+  }
+}
+
 TEST(Allocations, AreNoneInTheHandlersOfAForkedChild) {
   const group<int, int> g;
   parent = getpid();

@@ -104,6 +104,58 @@ TEST(Drained, GoesOnWaitingWhileACallerBeginsTheNextCall) {
   EXPECT_EQ(times, 1);
 }
 
+// Nothing of the last call is left but its result.
+TEST(Drained, ResumesWhenTheKeyOfTheLastCallIsDestroyed) {
+  singleflight::group<std::shared_ptr<int>, int> flights;
+  std::optional<leader<int>> lead;
+  auto key = std::make_shared<int>(1);
+  const std::weak_ptr<int> left = key;
+  flights.async_call(std::move(key), resume_inline, {}, keep(lead), [](const auto&) {});
+  std::optional<bool> gone;
+  const frame waits = [](auto& g, const std::weak_ptr<int>& of, std::optional<bool>& out) -> frame {
+    co_await g.drained();
+    out = of.expired();
+  }(flights, left, gone);
+  EXPECT_FALSE(left.expired());
+  std::move(*lead).set_value(1);
+  EXPECT_EQ(gone, true);
+}
+
+// The last call ends while a coroutine begins to wait: it goes on or is resumed, once.
+TEST(Drained, IsNoticedByWhoBeginsToWaitWhileTheLastCallEnds) {
+  for (int round = 0; round < 300; ++round) {
+    group flights;
+    std::optional<leader<int>> lead;
+    flights.async_call(1, resume_inline, {}, keep(lead), [](const auto&) {});
+    std::atomic<bool> go = false;
+    threads other;
+    other.start([&] {
+      while (!go) std::this_thread::yield();
+      std::move(*lead).set_value(1);
+    });
+    int times = 0;
+    go = true;
+    const frame waits = wait_for_the_last(flights, times);
+    other.join();
+    ASSERT_EQ(times, 1);
+  }
+}
+
+TEST(Drained, LeavesNothingToTheCallsThatComeLater) {
+  group flights;
+  int times = 0;
+  for (int round = 1; round <= 2; ++round) {
+    std::optional<leader<int>> lead;
+    flights.async_call(1, resume_inline, {}, keep(lead), [](const auto&) {});
+    const frame waits = wait_for_the_last(flights, times);
+    std::move(*lead).set_value(1);
+    EXPECT_EQ(times, round);
+    flights.async_call(1, resume_inline, {}, keep(lead), [](const auto&) {});
+    std::move(*lead).set_value(1);
+    EXPECT_EQ(times, round);
+  }
+}
+
 TEST(Drained, MayDestroyTheGroup) {
   std::optional<group> flights(std::in_place);
   std::optional<leader<int>> lead;

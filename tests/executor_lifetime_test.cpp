@@ -253,6 +253,22 @@ TEST(TaskOfAnExecutor, MayBeOverwrittenWhileItRuns) {
   EXPECT_EQ(future.get(), std::string(100, 'x'));
 }
 
+TEST(TaskOfAnExecutor, MayBeCopiedAfterItWasMovedFrom) {
+  strings g;
+  std::function<void()> slot;
+  const auto future = g.do_async(
+      "key",
+      [&](auto task) {
+        slot = std::move(task);
+        auto empty = task;
+        empty = slot.target<decltype(task)>() != nullptr ? *slot.target<decltype(task)>() : task;
+        slot = std::move(empty);
+      },
+      [] { return std::string("text"); });
+  slot();
+  EXPECT_EQ(future.get(), "text");
+}
+
 TEST(FutureOfDoAsync, OutlivesTheGroup) {
   std::shared_future<std::string> future;
   {

@@ -198,6 +198,8 @@ TEST(AccountsOfExecutors, DoNotCountTheFirstCallerOfDoAsyncAsWaiting) {
   const auto future = g.do_async("key", queue, [] { return 42; });
   EXPECT_EQ(g.stats().waiting, 0U);
   EXPECT_EQ(g.stats().in_flight, 1U);
+  ASSERT_EQ(g.in_flight().size(), 1U);
+  EXPECT_EQ(g.in_flight().front().waited, std::chrono::nanoseconds::zero());
   EXPECT_TRUE(g.forget_unshared("key"));
   EXPECT_EQ(g.stats().in_flight, 1U);
   queue.run();

@@ -261,6 +261,19 @@ TEST(Leader, EndsItsCallWithWhatAFunctionReturnsOrThrows) {
   EXPECT_TRUE(done);
 }
 
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
+TEST(Leader, FailsItsCallWithAFunctionThatEndsItsThread) {
+  group flights;
+  seen got;
+  std::optional<leader<int>> mine;
+  flights.async_call(1, resume_inline, {}, keep(mine), std::ref(got));
+  std::thread([&] { std::move(*mine).set_from([]() -> int { pthread_exit(nullptr); }); }).join();
+  EXPECT_EQ(got.code(), std::errc::owner_dead);
+  EXPECT_EQ(text_of(got.error()).rfind("singleflight: the leader's thread ended", 0), 0U);
+  expect_idle(flights);
+}
+#endif
+
 // The value is that of the group: what converts to it is converted before the call ends.
 TEST(Leader, ConvertsTheValue) {
   singleflight::group<int, std::string> flights;

@@ -320,6 +320,33 @@ TEST_F(Observer, IsToldOfACallbackThatBeginsACallAndLeavesIt) {
   EXPECT_EQ(events(), (words{"began 1", "left 1 stop its own", "ended 1 exception 0"}));
 }
 
+// What a callback tells is settled by the thread that stops it; the one that starts the loader waits
+// for that. Before it did, ThreadSanitizer saw both use what is told.
+TEST(ObserverOfARace, IsToldOfCallbacksThatOtherThreadsStopWhileTheirLoadersAreStarted) {
+  for (int round = 0; round < 200; ++round) {
+    const recorder told;
+    watched g({}, {}, {}, told);
+    std::stop_source stop;
+    std::atomic<bool> starts = false;
+    support::threads stopper(1, [&](std::size_t) {
+      support::await([&] { return starts.load(); }, "the loader to be started");
+      stop.request_stop();
+    });
+    std::optional<singleflight::leader<int>> lead;
+    g.async_call(
+        1, singleflight::resume_inline, {.stop = stop.get_token()},
+        [&](singleflight::leader<int>&& l) {
+          lead.emplace(std::move(l));
+          starts = true;
+          if (round % 2 == 0) support::await([&] { return stop.stop_requested(); }, "the request");
+        },
+        [](singleflight::outcome<int>&&) {});
+    stopper.join();
+    lead.reset();
+    EXPECT_EQ(told.to->events(), (words{"began 1", "left 1 stop its own", "ended 1 exception 0"}));
+  }
+}
+
 TEST_F(Observer, IsToldOfACallbackThatIsStoppedWhileItsLoaderIsStarted) {
   std::stop_source stop;
   g.async_call(
@@ -330,6 +357,95 @@ TEST_F(Observer, IsToldOfACallbackThatIsStoppedWhileItsLoaderIsStarted) {
       },
       [](singleflight::outcome<int>&&) {});
   EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0", "left 1 stop its own"}));
+}
+
+// The hook joins the call that its caller has just left.
+TEST_F(Observer, MayJoinTheCallThatACallbackLeavesWhileItsLoaderIsStarted) {
+  const auto never = [](singleflight::leader<int>&&) {};
+  const auto done = [](singleflight::outcome<int>&&) {};
+  std::stop_source stop;
+  std::optional<singleflight::leader<int>> lead;
+  std::optional<int> got;
+  bool joined = false;
+  told.to->then([&] {
+    if (told.to->count("left") == 0 || std::exchange(joined, true)) return;
+    g.async_call(1, singleflight::resume_inline, {}, never,
+                 [&](singleflight::outcome<int>&& o) { got = o.value(); });
+  });
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [&](singleflight::leader<int>&& l) {
+        lead.emplace(std::move(l));
+        g.async_call(1, singleflight::resume_inline, {}, never, done);
+        stop.request_stop();
+      },
+      done);
+  std::move(*lead).set_value(42);
+  EXPECT_EQ(got, 42);
+  EXPECT_EQ(told.to->count("joined"), 2);
+}
+
+// The hook asks, inside the call that its caller leaves, for the call inside which that caller was: no
+// circle is seen, since the caller waits no more.
+TEST_F(Observer, MayAskInsideTheCallThatACallbackLeavesForTheCallInsideWhichItWas) {
+  const auto never = [](singleflight::leader<int>&&) {};
+  const auto done = [](singleflight::outcome<int>&&) {};
+  std::stop_source stop;
+  auto outer = std::get<1>(g.lead_or_follow(1));
+  auto inner = std::get<1>(g.lead_or_follow(2));
+  std::optional<bool> got;
+  told.to->then([&] {
+    if (told.to->count("left") == 0 || told.to->count("joined 1") != 0) return;
+    g.async_call(1, singleflight::resume_inline, {.inside = &inner.context()}, never,
+                 [&](singleflight::outcome<int>&& o) { got = o.has_value(); });
+  });
+  g.async_call(2, singleflight::resume_inline,
+               {.stop = stop.get_token(), .inside = &outer.context()}, never, done);
+  stop.request_stop();
+  EXPECT_EQ(got, std::nullopt);
+  std::move(outer).set_value(1);
+  EXPECT_EQ(got, true);
+  std::move(inner).set_value(2);
+}
+
+// The hook has the loader take its token, which triggers it where all callers have left: the loader's
+// stop callback, which calls the group, runs under no lock.
+TEST_F(Observer, MayHaveTheLoaderTakeItsTokenWhenTheLastCallerLeaves) {
+  std::stop_source stop;
+  std::optional<singleflight::leader<int>> lead;
+  bool called = false;
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [&](singleflight::leader<int>&& l) { lead.emplace(std::move(l)); },
+      [](singleflight::outcome<int>&&) {});
+  const std::stop_callback look(lead->stop_token(), [&] { called = g.in_flight().empty(); });
+  told.to->then([&] {
+    if (told.to->count("left") != 1 || called) return;
+    EXPECT_TRUE(lead->stop_token().stop_requested());
+    EXPECT_TRUE(called);
+  });
+  stop.request_stop();
+  EXPECT_TRUE(called);
+  lead.reset();
+}
+
+// The stop callback destroys the caller that is being stopped: that it has left was told before.
+TEST_F(Observer, IsToldWhyACoroutineLeavesThatTheStopCallbackOfItsLoaderDestroys) {
+  std::stop_source stop;
+  std::stop_token of_loader;
+  support::gate<int> ends;
+  const auto enter = [&](singleflight::async_options options) -> support::frame {
+    (void)co_await g.co_call(1, singleflight::resume_inline, options,
+                             [&](std::stop_token token) -> support::lazy_task<int> {
+                               of_loader = std::move(token);
+                               co_return co_await ends;
+                             });
+  };
+  support::frame waits = enter({.stop = stop.get_token()});
+  const std::stop_callback destroy(of_loader, [&] { waits.destroy(); });
+  stop.request_stop();
+  ends.open(42);
+  EXPECT_EQ(events(), (words{"began 1", "left 1 stop its own", "ended 1 value 0"}));
 }
 #endif
 

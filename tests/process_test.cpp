@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <string>
 #include <thread>
@@ -23,6 +24,7 @@
 #include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
+#include "tasks.hpp"
 
 #if defined(SINGLEFLIGHT_TESTS_COVERAGE)
 extern "C" void __gcov_dump();  // g++ 12's <gcov.h> forgets that it is C
@@ -163,6 +165,8 @@ void fork_in_a_loader() {
     reuse_stacks();
     EXPECT_EQ(g.stats().in_flight, 1U);
     EXPECT_EQ(g.stats().waiting, 0U);
+    EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
+    EXPECT_EQ(g.in_flight().at(0).waited, std::chrono::nanoseconds(0)) << "nobody waits here";
     return 43;
   });
   if (child == 0) {
@@ -208,7 +212,57 @@ TEST(Fork, InALoaderLetsTheLastCallerOfTheChildStopIt) {
   EXPECT_EQ(*result, 42);
 }
 
+// The follower that can be stopped is the parent's alone. One of the child's leaves as any other.
+#if !defined(SINGLEFLIGHT_TESTS_TSAN)  // which lets no child of many threads start one
+TEST(Fork, InALoaderLetsAFollowerOfTheChildLeave) {
+  group g;
+  support::threads follower;
+  const std::stop_source never;
+  const auto result = g.do_call(0, [&] {
+    follower.start(
+        [&] { EXPECT_EQ(*g.do_call(0, {.stop = never.get_token()}, [] { return -1; }), 42); });
+    support::await_followers(g, 1);
+    in_child([&] {
+      EXPECT_EQ(g.stats().waiting, 0U);
+      std::stop_source stop;
+      support::threads of_child;
+      of_child.start([&] {
+        EXPECT_THROW((void)g.do_call(0, {.stop = stop.get_token()}, [] { return -1; }),
+                     singleflight::call_error);
+      });
+      support::await_followers(g, 1);
+      stop.request_stop();
+      of_child.join();
+      EXPECT_EQ(g.stats().waiting, 0U);
+    });
+    return 42;
+  });
+  EXPECT_EQ(*result, 42);
+}
 #endif
+
+#endif
+
+// The coroutine that waits for the last asynchronous call is the parent's alone.
+TEST(Fork, LeavesWhoWaitsForTheLastCallToTheParent) {
+  group g;
+  std::optional<singleflight::leader<int>> lead;
+  g.async_call(
+      0, singleflight::resume_inline, {},
+      [&](singleflight::leader<int> mine) { lead.emplace(std::move(mine)); }, [](const auto&) {});
+  int resumed = 0;
+  const auto waits = [](group& of, int& times) -> support::frame {
+    co_await of.drained();
+    ++times;
+  }(g, resumed);
+  in_child([&] {
+    expect_idle(g);
+    g.wait_drained();
+    EXPECT_EQ(resumed, 0);
+  });
+  std::move(*lead).set_value(42);
+  EXPECT_EQ(resumed, 1);
+}
 
 TEST(Fork, InALoaderOnAnExecutorLetsTheCallEndInBothProcesses) {
   group g;
@@ -228,6 +282,50 @@ TEST(Fork, InALoaderOnAnExecutorLetsTheCallEndInBothProcesses) {
       [&] { return (child = fork_process()) == 0 ? 43 : 42; });
   EXPECT_EQ(future.get(), 42);
   worker.join();
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+TEST(Fork, InABulkLoaderOnAnExecutorLetsTheCallsEndInBothProcesses) {
+  group g;
+  pid_t child = -1;
+  std::thread worker;
+  const auto run_on_a_thread = [&](auto task) {
+    worker = std::thread([&, task] {
+      task();
+      if (child != 0) return;
+      expect_idle(g);
+      EXPECT_EQ(g.do_many({0, 1}, [](auto& missing) { missing.rest(44); })[1].value(), 44);
+      end_child();
+    });
+  };
+  const auto rows = g.do_many_on({0, 1}, run_on_a_thread, {}, [&](auto& missing) {
+    child = fork_process();
+    EXPECT_TRUE(missing.wanted(0) || child == 0);
+    EXPECT_TRUE(missing.set(0, 42));
+    missing.rest(43);
+  });
+  EXPECT_EQ(rows[0].value(), 42);
+  EXPECT_EQ(rows[1].value(), 43);
+  worker.join();
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+// The child runs the task, which the parent drops: both answer their caller.
+TEST(Fork, InTheExecutorOfManyKeysLetsTheChildRunTheTask) {
+  group g;
+  pid_t child = -1;
+  const auto forking = [&](auto task) {
+    child = fork_process();
+    if (child == 0) task();
+  };
+  const auto rows = g.do_many_on({0, 1}, forking, {}, [](auto& missing) { missing.rest(43); });
+  if (child == 0) {
+    EXPECT_EQ(rows[0].value(), 43);
+    EXPECT_EQ(rows[1].value(), 43);
+    expect_idle(g);
+    end_child();
+  }
+  EXPECT_EQ(support::call_error_of(rows[1].error()), dead);
   EXPECT_EQ(wait_for(child), 0);
 }
 
@@ -644,6 +742,34 @@ TEST(Exit, InAnExecutorEndsTheProcessWithItsStatus) {
   });
 }
 
+// The same of many keys.
+TEST(Exit, InABulkLoaderOnAnExecutorEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    (void)g.do_many_on(
+        {0, 1}, [](auto task) { std::thread(std::move(task)).detach(); }, {},
+        [](auto&) { std::exit(3); });
+  });
+}
+
+TEST(Exit, InTheExecutorOfManyKeysEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    (void)g.do_many_on(
+        {0, 1}, [](const auto&) { std::exit(3); }, {}, [](auto&) {});
+  });
+}
+
+TEST(Exit, OfTheThreadThatWouldRunABatchThatIsQueuedEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    static auto& queue = *new support::task_queue;
+    std::thread([&g] {
+      (void)g.do_many_on({0, 1}, std::ref(queue), {}, [](auto&) {});
+      await_the_end();
+    }).detach();
+    await([&] { return g.stats().waiting == 2; }, "the batch to be queued");
+    std::exit(3);
+  });
+}
+
 TEST(Exit, WhileAnotherThreadLeadsEndsTheProcessWithItsStatus) {
   expect_status([](group& g) {
     lead_without_end(g);
@@ -697,14 +823,17 @@ TEST(Exit, WaitsForALoaderThatAnotherThreadRunsOnAnExecutor) {
     static group later;
     std::promise<void> begun;
     (void)later.do_async(
-        0, [](auto task) { std::thread(std::move(task)).detach(); },
+        0,
+        [&](auto task) {
+          std::thread(std::move(task)).detach();
+          begun.get_future().wait();
+        },
         [&] {
           begun.set_value();
           await([] { return exits.load(); }, "the process to end");
           ended = true;
           return 42;
         });
-    begun.get_future().wait();
     static const struct first {
       ~first() { exits = true; }
     } destroyed_before_the_group;

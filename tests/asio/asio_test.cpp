@@ -60,6 +60,21 @@ TEST(Asio, CallbackOfALeaderAndOfAFollower) {
   support::expect_idle(flights);
 }
 
+TEST(Asio, LoaderThatTakesTheLeaderAndThrowsFailsTheCall) {
+  flight_group flights;
+  asio::io_context io;
+  std::exception_ptr failed;
+  asio::post(io, [&] {  // where the loader runs inside async_call
+    async_call(
+        flights, io, 1,
+        [](singleflight::leader<int>) { throw std::runtime_error("no connection"); },
+        [&](std::exception_ptr e, const auto&) { failed = std::move(e); });
+  });
+  io.run();
+  EXPECT_EQ(support::text_of(failed), "no connection");
+  support::expect_idle(flights);
+}
+
 TEST(Asio, UnsharedResultIsTheCallersOwn) {
   singleflight::group<int, std::unique_ptr<int>> flights;
   asio::io_context io;

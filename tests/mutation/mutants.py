@@ -35,7 +35,7 @@ CIRCLES = {
                 "task_dropped", "leader_gone", "nobody_waits", "no_value", "lost_in_fork"]],
     "group_stats": [["led", "joined", "failed", "timed_out", "cancelled", "rejected", "superseded",
                     "batches"]],
-    "phase": [["made", "starting", "given_up", "open", "claimed", "ended"],  # of an owned_call
+    "phase": [["starting", "given_up", "open", "claimed", "ended"],  # of an owned_call
               ["entering", "starting", "waiting", "stopped"]],  # of an async_wait
     "entered": [["waits", "begun", "ready"]],
     "kind": [["thread", "bound", "inlined"]],

@@ -79,14 +79,14 @@ class async_batch final : public batch_context<Key, Value> {
     calls_.push_back(std::move(call));
   }
 
-  /// Says that this thread runs the loader now, so that it does not wait in there for itself. To be
-  /// called once it has its keys.
+  /// Counts it. To be called when its loader begins.
+  void begin() noexcept {
+    shard& home = keys_.front()->home;
+    const lock guard(home.mutex);
+    home.count(&group_stats::batches);
+  }
+  /// Says that this thread runs the loader now, so that it does not wait in there for itself.
   void lead_here() noexcept {
-    {
-      shard& home = keys_.front()->home;
-      const lock guard(home.mutex);
-      home.count(&group_stats::batches);
-    }
     for (const auto& c : calls_) c->run_here();
   }
   /// Says that no thread runs it.

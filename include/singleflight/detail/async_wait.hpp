@@ -84,18 +84,37 @@ struct async_access {
 /// In the place of the options of a caller that has none.
 struct no_options {};
 
+/// A reason or none, in a byte: each coroutine that waits has one in its frame.
+class small_reason {
+ public:
+  small_reason& operator=(std::optional<reason> why) noexcept {
+    one_more_ = why ? static_cast<unsigned char>(static_cast<int>(*why) + 1) : none;
+    return *this;
+  }
+  void reset() noexcept { one_more_ = none; }
+
+  [[nodiscard]] explicit operator bool() const noexcept { return one_more_ != none; }
+  [[nodiscard]] reason operator*() const noexcept { return static_cast<reason>(one_more_ - 1); }
+  [[nodiscard]] bool operator==(reason why) const noexcept { return *this && **this == why; }
+
+ private:
+  static constexpr unsigned char none = 0;
+  unsigned char one_more_ = none;  // than the number of the reason
+};
+
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call
-/// that it has begun is started, and then waiting. Told to stop while it enters or starts, it is
-/// not put into the list any more. Who takes it out of the list, or finds that it must not be put
-/// there, decides what becomes of it. It is over when its result is taken.
+/// that it has begun is started, and then waiting, unless the call has ended: then it is in no list
+/// of the call, but perhaps in that of a trampoline, and is not stopped any more. Told to stop while
+/// it enters or starts, it is not put into the list any more. Who takes it out of the list, or finds
+/// that it must not be put there, decides what becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
   struct stopper {
     async_wait* self;
-    void operator()() const noexcept { self->leave(reason::stop); }
+    void operator()() const noexcept { self->leave(self->chosen_->why_stopped()); }
   };
 #endif
 
@@ -109,15 +128,24 @@ class async_wait : public waiter_node {
   /// What a caller needs for its options, and for a deadline. Kept by the final class: most
   /// coroutines have none, and their frames should be small.
   struct chosen {
-    explicit chosen(const async_options& options) : attempts(options.attempts) {
+    /// `late`: if not null, whether a stop request means that the caller's deadline has passed.
+    explicit chosen(const async_options& options,
+                    [[maybe_unused]] const std::atomic<bool>* late = nullptr)
+        : attempts(options.attempts) {
       if (options.inside != nullptr) inside = context_access::node_of(*options.inside);
 #if defined(__cpp_lib_jthread)
       stop = options.stop;
+      is_late = late;
 #endif
     }
 
 #if defined(__cpp_lib_jthread)
+    [[nodiscard]] reason why_stopped() const noexcept {
+      return is_late != nullptr && is_late->load() ? reason::deadline : reason::stop;
+    }
+
     std::stop_token stop;
+    const std::atomic<bool>* is_late;
     std::optional<std::stop_callback<stopper>> on_stop;
 #endif
     const std::size_t attempts;
@@ -222,11 +250,10 @@ class async_wait : public waiter_node {
     if (running.followers() >= max_waiters) {
       return outer != nullptr && detail::waits_for(running, *outer) ? reason::circle : reason::full;
     }
-    const std::shared_ptr<handle_type>& handle = home.make_handle_to_join(
-        running, {.to_leave = true, .to_be_woken = true, .an_edge = outer != nullptr});
+    const std::shared_ptr<handle_type>& handle =
+        home.make_handle_to_join(running, {.to_be_woken = true, .an_edge = outer != nullptr});
     if (!handle->alive) handle->alive = alive;
     if (outer != nullptr && !chosen_->edge.connect(*outer, handle->node)) return reason::circle;
-    began_ = false;
     handle_ = handle;
     if (chosen_ != nullptr) chosen_->expiry = expiry;
     if (finishes) {
@@ -245,8 +272,7 @@ class async_wait : public waiter_node {
   void prepare(std::shared_ptr<owned_type>&& own) {
     began_ = true;
     owned_type& begun = *own;
-    handle_ = begun.prepare(
-        std::move(own), {.to_leave = true, .to_be_woken = true, .an_edge = inside() != nullptr});
+    handle_ = begun.prepare(std::move(own), {.to_be_woken = true, .an_edge = inside() != nullptr});
   }
 
   /// Has the caller wait for that call.
@@ -263,7 +289,7 @@ class async_wait : public waiter_node {
   // --- Afterwards --------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
-  [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
+  [[nodiscard]] reason refused_for() const noexcept { return *why_; }
 
   /// Returns: the call that it has begun; and what keeps that alive as long as this waits.
   [[nodiscard]] owned_type& begun_here() const noexcept { return *handle_->owned; }
@@ -276,17 +302,18 @@ class async_wait : public waiter_node {
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (began_ && handle_->owned->ended()) {
-      if (!advance(phase::starting, phase::waiting)) has_left();
+      if (!advance(phase::starting, phase::taken)) has_left();
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     lock guard(handle->waiters->mutex);
-    if (!advance(phase::starting, phase::waiting)) {
+    const bool waits = !handle->waiters->published();
+    if (!advance(phase::starting, waits ? phase::waiting : phase::taken)) {
       guard.unlock();
       has_left();
       return entered::ready;
     }
-    if (handle->waiters->published()) return entered::ready;
+    if (!waits) return entered::ready;
     handle->waiters->add(*this);
     return entered::waits;
   }
@@ -409,8 +436,10 @@ class async_wait : public waiter_node {
     return detail::account_leave(home, *handle_, began_, why, *teller);
   }
 
-  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it. Waits
+  /// for who makes it leave, on another thread, and still settles its accounts.
   void has_left() noexcept {
+    ignore_stops();
     why_ = was_stopped();
     tell_left(*why_);
   }
@@ -443,7 +472,7 @@ class async_wait : public waiter_node {
 #pragma GCC diagnostic pop
 #endif
 
-  std::optional<reason> why_;  // it gets no result
+  small_reason why_;  // it gets no result
 
   // Fixed while it waits.
   bool began_ = false;    // the call, rather than joined it

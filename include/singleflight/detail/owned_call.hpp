@@ -96,7 +96,6 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     } else {
       every_.add_asynchronous();
     }
-    phase_.store(phase::starting, std::memory_order_relaxed);  // published by the mutex
   }
 
   // --- Ending it ---------------------------------------------------------------------------------
@@ -169,7 +168,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   }
 
  protected:
-  enum class phase { made, starting, given_up, open, claimed, ended };
+  enum class phase { starting, given_up, open, claimed, ended };
 
   /// Destroys the key, and what `Loader` holds, and lets the group's destructor go on, which may
   /// end the group.
@@ -190,7 +189,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   /// group, which may be gone, nor block, for a forked child may lack the first.
   [[nodiscard]] bool claim() noexcept {
     phase expected = phase_.load();
-    while (expected != phase::made && expected < phase::claimed && !lost()) {
+    while (expected < phase::claimed && !lost()) {
       if (phase_.compare_exchange_weak(expected, phase::claimed)) return true;
     }
     return false;
@@ -234,7 +233,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   owned_calls& every_;
   const bool on_executor_;
   std::optional<call<Key, Value>> body_;  // of who made the call, then of who claimed it
-  std::atomic<phase> phase_ = phase::made;
+  std::atomic<phase> phase_ = phase::starting;
 
   // Guarded by the shard's mutex.
   bool taken_ = false;  // whether the thread that is to end it leads it

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// Callers by Asio where memory runs out: at each allocation in turn.
+#include <array>
+#include <functional>
+#include <new>
+
+#include "../replaced_new.hpp"
+#include "either_asio.hpp"
+
+namespace {
+
+using flight_group = singleflight::group<int, int>;
+
+/// Refuses one allocation of this thread, the one of that number.
+class refusal {
+ public:
+  explicit refusal(int number) noexcept {
+    left_ = number;
+    support::grants_allocation = []() noexcept { return left_-- != 0; };
+  }
+  refusal(const refusal&) = delete;
+  refusal& operator=(const refusal&) = delete;
+  ~refusal() { support::grants_allocation = nullptr; }
+
+  /// Whether there were as many allocations.
+  [[nodiscard]] static bool happened() noexcept { return left_ < 0; }
+
+ private:
+  static inline thread_local int left_ = 0;
+};
+
+/// Two callers of one key: who throws, completes with the value, or with `std::bad_alloc`.
+template <class Load>
+void expect_each_refusal_to_be_told(const Load& load) {
+  if (!support::replaces_new) GTEST_SKIP() << "no allocation can be refused here";
+  int number = 0;
+  for (bool happened = true; happened; ++number) {
+    flight_group flights;
+    asio::io_context io;
+    std::array<answer, 2> answers;
+    int thrown = 0;
+    {
+      const refusal one(number);
+      for (answer& a : answers) {
+        try {
+          async_call(flights, io, 1, {.deadline = clock_type::now() + 1h, .attempts = 2},
+                     std::cref(load), into(a));
+        } catch (const std::bad_alloc&) {
+          ++thrown;
+        }
+      }
+      io.run();
+      happened = refusal::happened();
+    }
+    int told = thrown;
+    for (const answer& a : answers) {
+      told += a.calls;
+      if (a.error != nullptr) {
+        EXPECT_THROW(std::rethrow_exception(a.error), std::bad_alloc);
+      } else if (a.calls == 1) {
+        EXPECT_EQ(a.value, 42);
+      }
+    }
+    EXPECT_EQ(told, 2) << "at allocation " << number;
+    if (!happened) {
+      EXPECT_TRUE(answers[0].value == 42 && answers[1].value == 42);
+    }
+    support::expect_idle(flights);
+  }
+  EXPECT_GT(number, 4);
+}
+
+TEST(AsioWithoutMemory, LoaderThatIsAFunction) {
+  expect_each_refusal_to_be_told([] { return 42; });
+}
+
+TEST(AsioWithoutMemory, LoaderThatTakesALeader) {
+  expect_each_refusal_to_be_told(
+      [](singleflight::leader<int> token) { std::move(token).set_value(42); });
+}
+
+#if defined(SINGLEFLIGHT_TESTS_ASIO_COROUTINES)
+// Its executor cannot be a strand: where there is no memory for one, Asio destroys what it has not
+// made (strand_executor_service::create_implementation, in 1.22 and Boost 1.81).
+TEST(AsioWithoutMemory, LoaderThatReturnsAnAwaitable) {
+  expect_each_refusal_to_be_told([]() -> asio::awaitable<int, executor_type> { co_return 42; });
+}
+#endif
+
+}  // namespace
