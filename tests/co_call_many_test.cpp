@@ -172,10 +172,17 @@ TEST(CoCallMany, FailsOnlyWhatItsLoaderHasNotSettled) {
     ASSERT_TRUE(me->got);
     EXPECT_EQ(me->value(0), 10);
     EXPECT_THROW(me->got->at(1).value(), std::logic_error);
-    EXPECT_THROW(me->got->at(2).value(), std::runtime_error);
+    EXPECT_EQ(text_of(me->got->at(2).error()), "connection reset");
     EXPECT_EQ(flights.stats().failed, 2U);
     expect_idle(flights);
   }
+}
+
+TEST(CoCallMany, FailsWhatALoaderThatIsNotSuspendedHasNotSettled) {
+  group flights;
+  const asker me(flights, {1, 2}, [](auto& missing) { missing.set(1, 10); });
+  EXPECT_EQ(me.value(0), 10);
+  EXPECT_EQ(me.code(1), std::errc::no_such_file_or_directory);
 }
 
 TEST(CoCallMany, LoadsNoMoreKeysAtOnceThanItIsAllowed) {
@@ -394,6 +401,26 @@ TEST(CoCallMany, SettlesTheRestWithCopies) {
   EXPECT_EQ(text_of(got->at(2).error()), "cannot be copied");
   EXPECT_TRUE(got->at(3).has_value());
   EXPECT_EQ(flights.stats().failed, 1U);
+  counted::copies = 0;
+  const counted mine = std::move(got->at(0)).value();
+  EXPECT_EQ(counted::copies, 0) << "nobody else has it";
+}
+
+// The call of another fails while the loader of the rest runs, which that key comes too late for.
+TEST(CoCallMany, LoadsAKeyByItselfWhoseCallFailsWhileItsLoaderRuns) {
+  group flights;
+  auto other = std::get<singleflight::leader<int>>(flights.lead_or_follow(2));
+  std::vector<keys> seen;
+  const asker me(flights, {1, 2}, resume_inline, {.call = {.attempts = 2}}, [&](auto& missing) {
+    seen.emplace_back(missing.begin(), missing.end());
+    if (missing[0] == 1) {
+      std::move(other).set_exception(std::make_exception_ptr(std::runtime_error("gone")));
+    }
+    tenfold(missing);
+  });
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(me.value(1), 20);
+  EXPECT_EQ(seen, (std::vector<keys>{{1}, {2}}));
 }
 
 // --- Leaving ---------------------------------------------------------------------------------------
@@ -509,6 +536,17 @@ TEST(CoCallMany, IsResumedByItsExecutor) {
   queue.run();
   EXPECT_EQ(other.value(0), 7);
   EXPECT_EQ(other.resumed_by, std::this_thread::get_id());
+}
+
+TEST(CoCallMany, UsesNoExecutorWhenItsFrameIsDestroyed) {
+  group flights;
+  task_queue queue;
+  held_load load;
+  asker me(flights, {1, 2}, std::ref(queue), {}, load.loader());
+  me.coroutine.destroy();
+  load.end();
+  EXPECT_EQ(queue.size(), 0U);
+  expect_idle(flights);
 }
 
 TEST(CoCallMany, IsResumedInPlaceIfItsExecutorThrows) {

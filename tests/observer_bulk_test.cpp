@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -352,6 +354,96 @@ TEST(ObserverOfManyValues, IsToldThatAKeyHasFailedWhoseValueCannotBeMoved) {
   });
 }
 #endif
+
+// --- Keys and values that cannot be copied ---------------------------------------------------------
+
+/// A key of which the n-th copy from now throws.
+struct fragile_key {
+  explicit fragile_key(int i) : id(i) {}
+  fragile_key(const fragile_key& other) : id(other.id) {
+    if (left-- == 0) throw std::runtime_error("cannot be copied");
+  }
+  fragile_key& operator=(const fragile_key&) = delete;
+  ~fragile_key() = default;
+  bool operator==(const fragile_key& other) const { return id == other.id; }
+  int id;
+  inline static thread_local int left = -1;
+};
+struct hash_of_fragile_key {
+  std::size_t operator()(const fragile_key& key) const { return static_cast<std::size_t>(key.id); }
+};
+struct counts_joined_and_superseded {
+  struct numbers {
+    int joined = 0;
+    int superseded = 0;
+  };
+  std::shared_ptr<numbers> of = std::make_shared<numbers>();
+  void joined(const auto&, const auto&) const noexcept { ++of->joined; }
+  void superseded(const auto&, const auto&) const noexcept { ++of->superseded; }
+};
+using fragile_group = singleflight::group<fragile_key, int, hash_of_fragile_key, std::equal_to<>,
+                                          counts_joined_and_superseded>;
+
+// Each key is copied when it is read, and once more for its call on an executor.
+TEST(ObserverOfManyFragileKeys, IsToldOfACallThatIsTooOldThoughNoneBegins) {
+  const counts_joined_and_superseded told;
+  fragile_group flights({.max_age = 1ns}, {}, {}, told);
+  const std::vector<fragile_key> keys{fragile_key(1)};
+  (void)flights.do_call(keys[0], [&] {
+    support::threads(1, [&](std::size_t) {
+      fragile_key::left = 1;
+      const auto rows = flights.do_many_on(keys, support::inline_executor, {}, all_42);
+      EXPECT_THROW((void)rows[0].value(), std::runtime_error);
+    });
+    EXPECT_EQ(told.of->superseded, 1);
+    return 42;
+  });
+}
+
+TEST(ObserverOfManyFragileKeys, IsToldNothingOfAKeyForWhichNoCallBeginsAnew) {
+  const counts_joined_and_superseded told;
+  fragile_group flights({}, {}, {}, told);
+  const std::vector<fragile_key> keys{fragile_key(1)};
+  support::threads caller;
+  EXPECT_ANY_THROW((void)flights.do_call(keys[0], [&]() -> int {
+    caller.start([&] {
+      fragile_key::left = 1;
+      const auto rows =
+          flights.do_many_on(keys, support::inline_executor, {.call = {.attempts = 2}}, all_42);
+      EXPECT_THROW((void)rows[0].value(), std::runtime_error);
+    });
+    support::await_followers(flights, 1);
+    throw std::runtime_error("once more");
+  }));
+  caller.join();
+  EXPECT_EQ(told.of->joined, 1);
+}
+
+/// Cannot be copied.
+struct fragile_value {
+  fragile_value() = default;
+  fragile_value(const fragile_value&) { throw std::runtime_error("cannot be copied"); }
+  fragile_value(fragile_value&&) noexcept = default;
+  fragile_value& operator=(const fragile_value&) = default;
+  fragile_value& operator=(fragile_value&&) noexcept = default;
+  ~fragile_value() = default;
+};
+/// Looks at the counters when a call has ended.
+struct looks_at_failures {
+  std::function<std::uint64_t()>* failed;
+  std::vector<std::uint64_t>* seen;
+  void call_ended(const auto&) const noexcept { seen->push_back((*failed)()); }
+};
+
+TEST(ObserverOfManyValues, IsToldOfAFailureThatHasBeenCounted) {
+  std::function<std::uint64_t()> failed;
+  std::vector<std::uint64_t> seen;
+  singleflight::group<int, fragile_value, std::hash<int>, std::equal_to<>, looks_at_failures>
+      flights({}, {}, {}, {&failed, &seen});
+  failed = [&] { return flights.stats().failed; };
+  (void)flights.do_many({1, 2}, [](auto& missing) { missing.rest(fragile_value()); });
+  EXPECT_EQ(seen, (std::vector<std::uint64_t>{1, 2}));
+}
 
 // --- Threads that end ------------------------------------------------------------------------------
 

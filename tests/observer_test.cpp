@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <singleflight/observer.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -655,7 +657,62 @@ static_assert(sizeof(singleflight::group<int, int>) ==
 static_assert(
     std::is_empty_v<singleflight::detail::observer_holder<singleflight::no_observer, false>>);
 
+/// A key whose copy throws when it is told to.
+struct fragile_key {
+  explicit fragile_key(int i) : id(i) {}
+  fragile_key(const fragile_key& other) : id(other.id) {
+    if (throws) throw std::runtime_error("cannot be copied");
+  }
+  fragile_key& operator=(const fragile_key&) = delete;
+  ~fragile_key() = default;
+  bool operator==(const fragile_key& other) const { return id == other.id; }
+  int id;
+  inline static thread_local bool throws = false;
+};
+struct hash_of_fragile_key {
+  std::size_t operator()(const fragile_key& key) const { return static_cast<std::size_t>(key.id); }
+};
+struct counts_superseded {
+  std::shared_ptr<int> times = std::make_shared<int>(0);
+  void superseded(const auto&, const auto&) const noexcept { ++*times; }
+};
+
+// The old call has been unlisted, though no new one begins.
+TEST(ObserverOfAgingCalls, IsToldOfACallThatIsTooOldForACallerWhoseKeyCannotBeCopied) {
+  const counts_superseded told;
+  singleflight::group<fragile_key, int, hash_of_fragile_key, std::equal_to<>, counts_superseded> g(
+      {.max_age = 1ns}, {}, {}, told);
+  const fragile_key key(1);
+  (void)g.do_call(key, [&] {
+    support::threads(1, [&](std::size_t) {
+      fragile_key::throws = true;
+      EXPECT_THROW((void)g.do_call(key, [] { return 0; }), std::runtime_error);
+    });
+    EXPECT_EQ(*told.times, 1);
+    EXPECT_EQ(g.stats().superseded, 1U);
+    return 42;
+  });
+}
+
 #if defined(__unix__)
+TEST(ObserverOfAForkedChild, IsNotToldOfTheEndOfACallThatTheChildHasLost) {
+  const recorder told;
+  watched g({}, {}, {}, told);
+  support::task_queue queue;
+  const auto future = g.do_async(1, std::ref(queue), [] { return 42; });
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(100);  // seconds
+    queue.drop();
+    _exit(told.to->events() == words{"began 1"} ? 0 : 1);
+  }
+  queue.run();
+  EXPECT_EQ(future.get(), 42);
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(ObserverOfAForkedChild, IsToldOfTheCallOfTheForkingThreadAlone) {
   const recorder told;
   watched g({}, {}, {}, told);

@@ -285,6 +285,50 @@ TEST(Fork, InALoaderOnAnExecutorLetsTheCallEndInBothProcesses) {
   EXPECT_EQ(wait_for(child), 0);
 }
 
+TEST(Fork, InABulkLoaderOnAnExecutorLetsTheCallsEndInBothProcesses) {
+  group g;
+  pid_t child = -1;
+  std::thread worker;
+  const auto run_on_a_thread = [&](auto task) {
+    worker = std::thread([&, task] {
+      task();
+      if (child != 0) return;
+      expect_idle(g);
+      EXPECT_EQ(g.do_many({0, 1}, [](auto& missing) { missing.rest(44); })[1].value(), 44);
+      end_child();
+    });
+  };
+  const auto rows = g.do_many_on({0, 1}, run_on_a_thread, {}, [&](auto& missing) {
+    child = fork_process();
+    EXPECT_TRUE(missing.wanted(0) || child == 0);
+    EXPECT_TRUE(missing.set(0, 42));
+    missing.rest(43);
+  });
+  EXPECT_EQ(rows[0].value(), 42);
+  EXPECT_EQ(rows[1].value(), 43);
+  worker.join();
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+// The child runs the task, which the parent drops: both answer their caller.
+TEST(Fork, InTheExecutorOfManyKeysLetsTheChildRunTheTask) {
+  group g;
+  pid_t child = -1;
+  const auto forking = [&](auto task) {
+    child = fork_process();
+    if (child == 0) task();
+  };
+  const auto rows = g.do_many_on({0, 1}, forking, {}, [](auto& missing) { missing.rest(43); });
+  if (child == 0) {
+    EXPECT_EQ(rows[0].value(), 43);
+    EXPECT_EQ(rows[1].value(), 43);
+    expect_idle(g);
+    end_child();
+  }
+  EXPECT_EQ(support::call_error_of(rows[1].error()), dead);
+  EXPECT_EQ(wait_for(child), 0);
+}
+
 TEST(Fork, InALoaderOnTheCallersOwnThreadLetsTheChildHaveItsFuture) {
   group g;
   pid_t child = -1;
@@ -695,6 +739,34 @@ TEST(Exit, InAnExecutorEndsTheProcessWithItsStatus) {
   expect_status([](group& g) {
     (void)g.do_async(
         0, [](const auto&) { std::exit(3); }, [] { return 42; });
+  });
+}
+
+// The same of many keys.
+TEST(Exit, InABulkLoaderOnAnExecutorEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    (void)g.do_many_on(
+        {0, 1}, [](auto task) { std::thread(std::move(task)).detach(); }, {},
+        [](auto&) { std::exit(3); });
+  });
+}
+
+TEST(Exit, InTheExecutorOfManyKeysEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    (void)g.do_many_on(
+        {0, 1}, [](const auto&) { std::exit(3); }, {}, [](auto&) {});
+  });
+}
+
+TEST(Exit, OfTheThreadThatWouldRunABatchThatIsQueuedEndsTheProcessWithItsStatus) {
+  expect_status([](group& g) {
+    static auto& queue = *new support::task_queue;
+    std::thread([&g] {
+      (void)g.do_many_on({0, 1}, std::ref(queue), {}, [](auto&) {});
+      await_the_end();
+    }).detach();
+    await([&] { return g.stats().waiting == 2; }, "the batch to be queued");
+    std::exit(3);
   });
 }
 

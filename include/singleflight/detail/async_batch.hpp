@@ -169,15 +169,11 @@ class async_batch final : public batch_context<Key, Value> {
 #if defined(__cpp_lib_jthread)
   [[nodiscard]] std::stop_token token_of(key_type& k) const override {
     stop_source source;  // before the lock: it allocates
-    lock guard(k.home.mutex);
+    const lock guard(k.home.mutex);
     call<Key, Value>* const running = k.handle->running;
     if (running == nullptr) return {};
     if (!running->stop.stop_possible()) running->stop.swap(source);
-    stop_source current = running->stop;
-    const bool wanted = running->interested > 0;
-    guard.unlock();
-    if (!wanted) current.request_stop();
-    return current.get_token();
+    return running->stop.get_token();
   }
 #endif
 

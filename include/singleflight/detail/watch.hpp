@@ -302,7 +302,6 @@ class watch {
 
   template <class K>
   void tell_refused(const K& key, reason why) noexcept {
-    tell_superseded(key);
     if constexpr (want::rejected) {
       rejected_hook::tell(holder_.get(), key, rejected_event{refusal_for(why), again_});
     }
@@ -310,7 +309,6 @@ class watch {
 
   template <class K>
   void tell_joined(const K& key, bool in_future = false) noexcept {
-    tell_superseded(key);
     if constexpr (want::joined) {
       joined_hook::tell(holder_.get(), key,
                         joined_event<capture>{joined_, followers_, in_future, again_});
