@@ -347,6 +347,27 @@ TEST(StoppedAfterTheEnd, GetsTheValue) {
   EXPECT_EQ(flights.stats().cancelled, 0U);
 }
 
+/// Its call has ended, and it is to be called back when the one that begins it returns.
+TEST(StoppedAfterTheEnd, GetsTheValueThoughItIsStillToBeCalledBack) {
+  group flights;
+  std::stop_source stop;
+  std::optional<leader<int>> outer;
+  answers got;
+  const auto begin_another = [&](const outcome<int>&) {
+    flights.async_call(
+        2, resume_inline, {.stop = stop.get_token()},
+        [](leader<int> mine) { std::move(mine).set_value(5); }, got.add());
+    EXPECT_EQ(got.size(), 0U);
+    stop.request_stop();
+  };
+  flights.async_call(1, resume_inline, {}, keep(outer), begin_another);
+  std::move(*outer).set_value(1);
+  ASSERT_EQ(got.size(), 1U);
+  EXPECT_EQ(got.value(0), 5);
+  EXPECT_EQ(flights.stats().cancelled, 0U);
+  expect_idle(flights);
+}
+
 // The loader's stop callback ends the call, inside the stop request of the last caller.
 TEST(StoppedLast, MayHaveTheLoaderEndTheCallInItsStopCallback) {
   for (const bool with_executor : {false, true}) {

@@ -8,6 +8,7 @@
 #include <exception>
 #include <functional>
 #include <future>
+#include <memory>
 #include <optional>
 #include <singleflight/group.hpp>
 #include <stdexcept>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "executors.hpp"
 #include "support.hpp"
 
 #if defined(__cpp_lib_jthread)
@@ -91,11 +93,14 @@ TEST(BulkOnExecutor, RunsOneBatchAfterTheOther) {
   const auto rows =
       flights.do_many_on({1, 2, 3, 4, 5}, elsewhere, {.max_batch = 2}, [&](auto& missing) {
         sizes.push_back(missing.size());
+        for (int i = 0; i < 100; ++i) std::this_thread::yield();
+        EXPECT_EQ(flights.stats().in_flight, missing.size()) << "the next one waits";
         missing.rest(7);
       });
   elsewhere.threads.join();
   EXPECT_EQ(sizes, (std::vector<std::size_t>{2, 2, 1}));
   for (const auto& row : rows) EXPECT_EQ(row.value(), 7);
+  EXPECT_EQ(flights.stats().batches, 3U);
 }
 
 TEST(BulkOnExecutor, FailsWhatTheLoaderHasNotSettled) {
@@ -240,6 +245,327 @@ TEST(BulkOnExecutor, IsToldToStopWhenAllHaveLeft) {
   EXPECT_EQ(flights.stats().cancelled, 2U);
 }
 #endif
+
+#if defined(__cpp_lib_jthread)
+// The last wanted key is settled. Who waited for it has been told by then.
+TEST(BulkOnExecutor, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
+  for (const bool with_value : {true, false}) {
+    group flights;
+    std::stop_source caller;
+    threads_executor elsewhere;
+    const auto load = [&](auto& missing, const call_context& context) {
+      std::atomic<bool> answered = false, told = false;
+      flights.async_call(
+          1, singleflight::resume_inline, {}, [](const auto&) { FAIL(); },
+          [&](const auto&) { answered = true; });
+      const std::stop_token asked = context.stop_token();
+      const std::stop_callback stopped(asked, [&] { told = answered.load(); });
+      caller.request_stop();
+      support::await([&] { return !missing.wanted(1); }, "the caller to leave");
+      EXPECT_FALSE(asked.stop_requested());
+      with_value ? missing.set(1, 10) : missing.fail(1, std::make_exception_ptr(1));
+      EXPECT_TRUE(asked.stop_requested());
+      EXPECT_TRUE(told);
+    };
+    std::ignore =
+        flights.do_many_on({1, 2}, elsewhere, {.call = {.stop = caller.get_token()}}, load);
+    elsewhere.threads.join();
+    support::expect_idle(flights);
+  }
+}
+#endif
+
+// Nobody leads its calls while they are queued, not even the caller that waits for them.
+TEST(BulkOnExecutor, MayBeUsedInsideALoader) {
+  group flights;
+  threads_executor elsewhere;
+  const auto sum = flights.do_call(9, [&] {
+    const auto rows = flights.do_many_on({1, 2}, elsewhere, {}, tenfold);
+    return rows[0].value() + rows[1].value();
+  });
+  elsewhere.threads.join();
+  EXPECT_EQ(*sum, 30);
+}
+
+TEST(BulkOnExecutor, ShowsTheKeysInTheOrderOfTheCaller) {
+  group flights;
+  std::vector<int> ids;
+  for (int i = 0; i < 100; ++i) ids.push_back((i * 37) % 100);
+  std::vector<int> seen;
+  std::ignore = flights.do_many_on(ids, at_once, {}, [&](auto& missing) {
+    seen.assign(missing.begin(), missing.end());
+    tenfold(missing);
+  });
+  EXPECT_EQ(seen, ids);
+}
+
+// A batch may get the address of an earlier one, but not its keys.
+TEST(BulkOnExecutor, DoesNotHaveTheKeysOfEarlierBatches) {
+  group flights;
+  std::vector<int> before;
+  const auto rows = flights.do_many_on({1, 2, 3}, at_once, {.max_batch = 1}, [&](auto& missing) {
+    for (const int key : before) EXPECT_FALSE(missing.set(key, 5));
+    before.push_back(missing[0]);
+    tenfold(missing);
+  });
+  EXPECT_EQ(before.size(), 3U);
+  EXPECT_EQ(rows[2].value(), 30);
+}
+
+TEST(BulkOnExecutor, IsNotToldOfKeysThatWereForgottenBefore) {
+  group flights({.shards = 1});
+  flights.forget(1);
+  std::ignore =
+      flights.do_many_on({1}, at_once, {}, [&](auto& missing, const call_context& context) {
+        EXPECT_FALSE(missing.forgotten(0) || context.forgotten());
+        flights.forget(1);
+        EXPECT_TRUE(missing.forgotten(0) && context.forgotten());
+        tenfold(missing);
+      });
+}
+
+TEST(BulkOnExecutor, DoesNotUseItsExecutorIfAllKeysAreJoined) {
+  group flights;
+  std::thread bulk;
+  std::ignore = flights.do_call(1, [&] {
+    bulk = std::thread([&] {
+      const auto rows = flights.do_many_on(
+          {1}, [](const auto&) { FAIL(); }, {}, [](auto&) { FAIL(); });
+      EXPECT_EQ(rows[0].value(), 7);
+    });
+    support::await_followers(flights, 1);
+    return 7;
+  });
+  bulk.join();
+  EXPECT_EQ(flights.stats().batches, 0U);
+}
+
+// --- Executors and loaders that fail ---------------------------------------------------------------
+
+struct refused : std::runtime_error {
+  refused() : std::runtime_error("refused") {}
+};
+
+TEST(BulkOnExecutorThatThrows, FailsThoughItHasQueuedTheTask) {
+  group flights;
+  std::function<void()> queued;
+  const auto queue = [&](const auto& task) {
+    queued = task;
+    throw refused();
+  };
+  const auto rows = flights.do_many_on({1, 2}, queue, {}, [](auto&) { FAIL(); });
+  for (const auto& row : rows) EXPECT_THROW(row.value(), refused);
+  queued();
+  EXPECT_EQ(flights.stats().failed, 2U);
+  support::expect_idle(flights);
+}
+
+TEST(BulkOnExecutorThatThrows, HasItsValuesIfItHasRunTheTask) {
+  group flights;
+  const auto runs = [](const auto& task) {
+    task();
+    throw refused();
+  };
+  const auto rows = flights.do_many_on({1, 2}, runs, {}, tenfold);
+  EXPECT_EQ(rows[1].value(), 20);
+  EXPECT_EQ(flights.stats().failed, 0U);
+}
+
+TEST(BulkOnExecutorThatThrows, HasItsValuesIfTheTaskRunsElsewhere) {
+  group flights;
+  threads_executor elsewhere;
+  std::promise<void> begun, thrown;
+  const auto runs = [&](const auto& task) {
+    elsewhere(task);
+    begun.get_future().wait();
+    throw refused();
+  };
+  support::threads goes_on;
+  goes_on.start([&] {
+    support::await_followers(flights, 2);  // the executor has thrown, and the caller waits
+    thrown.set_value();
+  });
+  const auto rows = flights.do_many_on({1, 2}, runs, {}, [&](auto& missing) {
+    begun.set_value();
+    thrown.get_future().wait();
+    tenfold(missing);
+  });
+  elsewhere.threads.join();
+  EXPECT_EQ(rows[0].value(), 10);
+  EXPECT_EQ(rows[1].value(), 20);
+  support::expect_idle(flights);
+}
+
+TEST(BulkOnExecutorThatDropsTheTask, FailsWhereverItIsDropped) {
+  group flights;
+  support::task_queue queue;
+  support::threads drops;
+  drops.start([&] {
+    support::await_followers(flights, 2);
+    queue.drop();
+  });
+  const auto rows = flights.do_many_on({1, 2}, std::ref(queue), {}, tenfold);
+  for (const auto& row : rows) EXPECT_EQ(code_of(row.error()), std::errc::owner_dead);
+  support::expect_idle(flights);
+}
+
+TEST(BulkLoaderOnExecutor, FailsAllKeysIfItCannotBeCopied) {
+  struct loader {
+    loader() = default;
+    loader(const loader&) { throw refused(); }
+    loader& operator=(const loader&) = delete;
+    ~loader() = default;
+    void operator()(singleflight::batch<int, int>&) const { FAIL(); }
+  };
+  group flights;
+  const auto rows = flights.do_many_on(
+      {1, 2}, [](const auto&) { FAIL(); }, {}, loader());
+  for (const auto& row : rows) EXPECT_THROW(row.value(), refused);
+  support::expect_idle(flights);
+}
+
+/// Cannot be moved, or copied, if it is told so.
+struct fragile {
+  enum class fault { none, move, copy };
+  explicit fragile(fault f) : what(f) {}
+  fragile(const fragile& other) : what(other.what) { check(fault::copy); }
+  fragile(fragile&& other) : what(other.what) { check(fault::move); }
+  fragile& operator=(const fragile&) = default;
+  fragile& operator=(fragile&&) = default;
+  ~fragile() = default;
+  void check(fault f) const {
+    if (what == f) throw refused();
+  }
+  fault what;
+};
+
+#if !defined(SINGLEFLIGHT_TESTS_CALL_ONCE_HANGS)
+// What comes of one key is no matter of the others, nor of the loader.
+TEST(BulkLoaderOnExecutor, FailsAKeyWhoseValueCannotBeMoved) {
+  singleflight::group<int, fragile> flights;
+  const auto rows = flights.do_many_on({1, 2, 3}, at_once, {}, [](auto& missing) {
+    const fragile value(fragile::fault::move);
+    EXPECT_NO_THROW(missing.set_at(1, value));
+    EXPECT_FALSE(missing.wanted(1));
+    missing.rest(fragile(fragile::fault::none));
+  });
+  EXPECT_TRUE(rows[0].has_value());
+  EXPECT_THROW(rows[1].value(), refused);
+  EXPECT_TRUE(rows[2].has_value());
+  EXPECT_EQ(flights.stats().failed, 1U);
+  support::expect_idle(flights);
+}
+#endif
+
+TEST(BulkLoaderOnExecutor, FailsTheKeysWhoseValueCannotBeCopied) {
+  singleflight::group<int, fragile> flights;
+  const auto rows = flights.do_many_on({1, 2, 3}, at_once, {}, [](auto& missing) {
+    missing.set_at(1, fragile(fragile::fault::none));
+    const fragile value(fragile::fault::copy);
+    EXPECT_NO_THROW(missing.rest(value));
+    EXPECT_FALSE(missing.wanted(0) || missing.wanted(2));
+  });
+  EXPECT_THROW(rows[0].value(), refused);
+  EXPECT_TRUE(rows[1].has_value());
+  EXPECT_THROW(rows[2].value(), refused);
+  EXPECT_EQ(flights.stats().failed, 2U);
+  support::expect_idle(flights);
+}
+
+// A key that is settled costs no copy.
+TEST(BulkLoaderOnExecutor, CopiesTheRestForOpenKeysAlone) {
+  struct counted {
+    explicit counted(int* n) : copies(n) {}
+    counted(const counted& other) : copies(other.copies) { ++*copies; }
+    counted(counted&&) noexcept = default;
+    counted& operator=(const counted&) = default;
+    counted& operator=(counted&&) noexcept = default;
+    ~counted() = default;
+    int* copies;
+  };
+  singleflight::group<int, counted> flights;
+  int copies = 0;
+  std::ignore = flights.do_many_on({1, 2, 3}, at_once, {}, [&](auto& missing) {
+    missing.set(2, counted(&copies));
+    EXPECT_EQ(copies, 0);
+    missing.rest(counted(&copies));
+    EXPECT_EQ(copies, 2);
+  });
+}
+
+// --- Lifetimes -------------------------------------------------------------------------------------
+
+/// Tells when it is destroyed.
+struct part {
+  explicit part(std::function<void()> at_end) : end(std::move(at_end)) {}
+  part(const part&) = delete;
+  part& operator=(const part&) = delete;
+  ~part() { end(); }
+  std::function<void()> end;
+};
+
+// Whoever still has the task then, and though the group may go as soon as it is.
+TEST(BulkLoaderOnExecutor, IsDestroyedWhenItHasRunAndBeforeItsGroup) {
+  enum class fate { run, throw_, drop };
+  for (const fate f : {fate::run, fate::throw_, fate::drop}) {
+    auto flights = std::make_unique<group>();
+    std::atomic<bool> ends = false, gone = false, destroyed = false;
+    support::task_queue queue;
+    support::threads caller;
+    auto captured = std::make_shared<part>([&] {
+      ends = true;
+      for (int i = 0; i < 100; ++i) std::this_thread::yield();
+      EXPECT_FALSE(destroyed);
+      gone = true;
+    });
+    caller.start([&, captured = std::exchange(captured, nullptr)]() mutable {
+      std::ignore = flights->do_many_on({1, 2}, std::ref(queue), {},
+                                        [f, keep = std::move(captured)](auto& missing) {
+                                          missing.rest(1);
+                                          if (f == fate::throw_) throw refused();
+                                        });
+    });
+    support::await([&] { return queue.size() == 1; }, "the task");
+    auto tasks = queue.take();  // which outlive the group
+    support::threads runs;
+    runs.start([&] { f == fate::drop ? tasks.clear() : tasks[0](); });
+    caller.join();
+    support::await([&] { return ends.load(); }, "the loader to be destroyed");
+    flights.reset();
+    destroyed = true;
+    EXPECT_TRUE(gone);
+    runs.join();
+    tasks.clear();
+  }
+}
+
+// The thread that has queued the batch has given it away: another one can end it.
+TEST(BulkOnExecutor, IsWaitedForByTheDestructorOnTheThreadThatHasQueuedIt) {
+  support::task_queue queue;
+  std::atomic<bool> begun = false, destroyed = false;
+  std::shared_future<int> joined;
+  auto flights = std::make_unique<group>();
+  const auto queue_joined = [&](auto task) {
+    queue(std::move(task));
+    joined = flights->do_async(1, at_once, [] { return 0; });
+  };
+  std::ignore =
+      flights->do_many_on({1, 2}, queue_joined, {.call = {.timeout = 1ms}}, [&](auto& missing) {
+        EXPECT_FALSE(destroyed);
+        tenfold(missing);
+      });
+  support::threads another;
+  another.start([&] {
+    support::await([&] { return begun.load(); }, "the destructor to be about to run");
+    for (int i = 0; i < 100; ++i) std::this_thread::yield();
+    queue.run();
+  });
+  begun = true;
+  flights.reset();
+  destroyed = true;
+  another.join();
+  EXPECT_EQ(joined.get(), 10);
+}
 
 // The destructor waits for the loader, also when it has settled all its keys and goes on.
 TEST(BulkOnExecutor, IsWaitedForByTheDestructor) {

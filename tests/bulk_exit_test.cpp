@@ -9,6 +9,7 @@
 #include <future>
 #include <optional>
 #include <singleflight/group.hpp>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <tuple>
@@ -16,6 +17,7 @@
 #include <variant>
 #include <vector>
 
+#include "executors.hpp"
 #include "support.hpp"
 
 #if defined(__cpp_lib_jthread)
@@ -45,18 +47,35 @@ struct watched_equality {
   }
 };
 
+using watched_group = singleflight::group<int, int, std::hash<int>, watched_equality>;
+
+/// What followers are told of a leader whose thread ends in its loader.
+std::string text_of_an_exit_in_a_loader() {
+  watched_group flights;
+  std::optional<outcome<int>> told;
+  std::thread([&] {
+    std::ignore = flights.do_call(1, [&]() -> int {
+      flights.async_call(
+          1, singleflight::resume_inline, {}, [](const singleflight::leader<int>&) {},
+          [&](outcome<int> o) { told.emplace(std::move(o)); });
+      pthread_exit(nullptr);
+    });
+  }).join();
+  return support::text_of(told.value().error());
+}
+
 /// The first key has been begun and joined when the equality, for the second, ends the thread.
-TEST(BulkExit, InTheMiddleOfEnteringFailsWhatItHasBegun) {
+template <class Ask>
+void expect_to_fail_what_it_has_begun(const Ask& ask) {
   using singleflight::leader;
-  singleflight::group<int, int, std::hash<int>, watched_equality> flights({.shards = 1024});
+  watched_group flights({.shards = 1024});
   const auto lead = [&](int key) { return std::get<leader<int>>(flights.lead_or_follow(key)); };
-  const auto nothing = [](auto&) { ADD_FAILURE() << "the loader ran"; };
 
   std::vector<int> order;
   {
     leader<int> one = lead(1), two = lead(2);
     watched_equality::watch = [&](int key) { order.push_back(key); };
-    std::thread joins([&] { std::ignore = flights.do_many({1, 2}, nothing); });
+    std::thread joins([&] { ask(flights); });
     support::await_followers(flights, 2);
     watched_equality::watch = nullptr;
     std::move(one).set_value(1);
@@ -73,7 +92,7 @@ TEST(BulkExit, InTheMiddleOfEnteringFailsWhatItHasBegun) {
     joined.get_future().wait();
     pthread_exit(nullptr);
   };
-  std::thread ends([&] { std::ignore = flights.do_many({1, 2}, nothing); });
+  std::thread ends([&] { ask(flights); });
   entering.get_future().wait();
   std::optional<outcome<int>> told;
   flights.async_call(
@@ -85,9 +104,20 @@ TEST(BulkExit, InTheMiddleOfEnteringFailsWhatItHasBegun) {
   watched_equality::watch = nullptr;
   ASSERT_TRUE(told);
   EXPECT_EQ(code_of(told->error()), std::errc::owner_dead);
+  EXPECT_EQ(support::text_of(told->error()), text_of_an_exit_in_a_loader());
   EXPECT_EQ(flights.stats().in_flight, 1U);
   std::move(second).set_value(2);
   support::expect_idle(flights);
+}
+
+TEST(BulkExit, InTheMiddleOfEnteringFailsWhatItHasBegun) {
+  const auto nothing = [](auto&) { ADD_FAILURE() << "the loader ran"; };
+  expect_to_fail_what_it_has_begun([&](watched_group& flights) {
+    std::ignore = flights.do_many({1, 2}, nothing);
+  });
+  expect_to_fail_what_it_has_begun([&](watched_group& flights) {
+    std::ignore = flights.do_many_on({1, 2}, support::inline_executor, {}, nothing);
+  });
 }
 
 #if !defined(SINGLEFLIGHT_TESTS_CALL_ONCE_HANGS)
@@ -166,6 +196,41 @@ TEST(BulkExit, OnAnExecutorWhileAValueIsMovedFailsWhatIsNotSettled) {
   }
 }
 #endif
+
+/// Ends the thread that copies it.
+struct ends_thread_when_copied {
+  ends_thread_when_copied() = default;
+  ends_thread_when_copied(const ends_thread_when_copied&) { pthread_exit(nullptr); }
+  ends_thread_when_copied(ends_thread_when_copied&&) = default;
+  ends_thread_when_copied& operator=(const ends_thread_when_copied&) = delete;
+  ~ends_thread_when_copied() = default;
+};
+
+TEST(BulkExit, WhileAValueIsCopiedFailsWhatIsNotSettled) {
+  for (const bool on_executor : {false, true}) {
+    singleflight::group<int, ends_thread_when_copied> flights;
+    std::vector<std::exception_ptr> errors;
+    const auto load = [&](auto& missing) {
+      for (const int key : {1, 2}) {
+        flights.async_call(
+            key, singleflight::resume_inline, {}, [](const auto&) {},
+            [&](const auto& got) { errors.push_back(got.error()); });
+      }
+      missing.rest(ends_thread_when_copied());
+      ADD_FAILURE() << "the thread goes on";
+    };
+    std::thread([&] {
+      if (on_executor) {
+        std::ignore = flights.do_many_on({1, 2}, support::inline_executor, {}, load);
+      } else {
+        std::ignore = flights.do_many({1, 2}, load);
+      }
+    }).join();
+    ASSERT_EQ(errors.size(), 2U);
+    for (const auto& e : errors) EXPECT_EQ(code_of(e), std::errc::owner_dead);
+    support::expect_idle(flights);
+  }
+}
 
 #if defined(__cpp_lib_jthread) && defined(SINGLEFLIGHT_TESTS_CANCELS_WAITS)
 /// Its batch is the executor's, and goes on for those who have joined it.

@@ -275,6 +275,27 @@ TEST(BulkSharing, DoesNotHangWhereSetsCross) {
   EXPECT_EQ(rows[1].value(), 10);
 }
 
+// Others are waited for when there is nothing left to load.
+TEST(BulkSharing, LoadsAllItsBatchesBeforeItWaitsForOthers) {
+  for (const bool on_executor : {false, true}) {
+    group flights;
+    support::held_call single(flights);  // for key 0
+    std::thread bulk([&] {
+      const std::vector<int> ids{0, 1, 2};
+      const auto rows = on_executor
+                            ? flights.do_many_on(
+                                  ids, [](const auto& task) { task(); }, {.max_batch = 1}, tenfold)
+                            : flights.do_many(ids, {.max_batch = 1}, tenfold);
+      EXPECT_EQ(rows[0].value(), 7);
+      EXPECT_EQ(rows[2].value(), 20);
+    });
+    support::await([&] { return flights.stats().batches == 2 && flights.stats().in_flight == 1; },
+                   "the batches");
+    single.end(7);
+    bulk.join();
+  }
+}
+
 // --- Circles ---------------------------------------------------------------------------------------
 
 // Each of two loaders asks, inside, for a key of the other's: one is refused, none hangs.
@@ -355,6 +376,55 @@ TEST(BulkSharing, IsNotInTheGraphOfWaitsWhileItsLoaderRuns) {
     return 9;
   });
   other.join();
+}
+
+/// Asks for a key by a callback inside the loader of that context.
+template <class Told>
+void ask_inside(group& flights, int key, const call_context& inside, Told told) {
+  flights.async_call(
+      key, singleflight::resume_inline, {.inside = &inside},
+      [](const singleflight::leader<int>&) { ADD_FAILURE() << "it has not been joined"; },
+      [told](outcome<int> got) { told(std::move(got)); });
+}
+
+TEST(BulkSharing, RefusesAnAsynchronousCallInsideItsLoaderForItsOwnKey) {
+  group flights;
+  std::vector<std::exception_ptr> errors;
+  const auto rows = flights.do_many({1, 2}, [&](auto& missing, const call_context& context) {
+    for (const int key : {1, 2, 1}) {
+      ask_inside(flights, key, context, [&](const auto& got) { errors.push_back(got.error()); });
+    }
+    tenfold(missing);
+  });
+  ASSERT_EQ(errors.size(), 3U);
+  for (const auto& e : errors) EXPECT_EQ(code_of(e), std::errc::resource_deadlock_would_occur);
+  EXPECT_EQ(rows[1].value(), 20);
+}
+
+// Its thread is free when the loader is done, whatever still waits inside the loader.
+TEST(BulkSharing, LeavesNothingInTheGraphOfWaitsWhenItsLoaderIsDone) {
+  group flights;
+  std::promise<void> began, go;
+  int told = 0;
+  std::thread other([&] {
+    std::ignore = flights.do_call(5, [&] {
+      began.set_value();
+      go.get_future().wait();
+      return *flights.do_call(7, [] { return 0; });
+    });
+  });
+  began.get_future().wait();
+  std::ignore = flights.do_call(7, [&] {
+    std::ignore = flights.do_many({1}, [&](auto& missing, const call_context& context) {
+      ask_inside(flights, 5, context, [&](const auto& got) { told = got.value(); });
+      tenfold(missing);
+    });
+    go.set_value();
+    support::await_followers(flights, 2);
+    return 70;
+  });
+  other.join();
+  EXPECT_EQ(told, 70);
 }
 
 // --- Full calls, old calls, calls that failed ------------------------------------------------------
@@ -591,6 +661,19 @@ TEST(BulkLeaving, TellsEachBatchOfItsOwnKeys) {
                                     });
   EXPECT_EQ(stopped, (std::vector{false, true}));
   EXPECT_TRUE(rows[1].has_value());
+}
+
+// The token of an earlier batch is of no use to a later one.
+TEST(BulkLeaving, GoesOnWhereALaterBatchDoesNotAskForItsToken) {
+  group flights;
+  std::vector<std::stop_token> asked;
+  const auto rows =
+      flights.do_many({1, 2, 3}, {.max_batch = 1}, [&](auto& missing, const call_context& context) {
+        if (asked.empty()) asked.push_back(context.stop_token());
+        tenfold(missing);
+      });
+  EXPECT_EQ(rows[2].value(), 30);
+  EXPECT_FALSE(asked.at(0).stop_requested());
 }
 
 // All keys are settled: there is nothing to stop, though the loader runs on.

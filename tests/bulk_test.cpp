@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <barrier>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -23,6 +24,10 @@
 #include <vector>
 
 #include "support.hpp"
+
+#if defined(__cpp_lib_jthread)
+#include <stop_token>
+#endif
 
 namespace {
 
@@ -374,11 +379,23 @@ TEST(BulkLoader, MaySettleItsKeysFromOtherThreads) {
   std::vector<int> ids;
   for (int i = 0; i < 400; ++i) ids.push_back(i);
   const auto rows = flights.do_many(ids, [&](auto& missing, const call_context& context) {
+#if defined(__cpp_lib_jthread)
+    std::array<std::stop_token, 4> tokens;
+#endif
+    std::barrier all(4);
     support::threads workers(4, [&](std::size_t w) {
+      all.arrive_and_wait();
+#if defined(__cpp_lib_jthread)
+      tokens.at(w) = context.stop_token();
+#endif
       for (std::size_t i = w; i < missing.size(); i += 3) missing.set_at(i, missing[i] * 2);
       EXPECT_FALSE(context.forgotten());
       if (w == 3) missing.rest(-1);
     });
+    workers.join();
+#if defined(__cpp_lib_jthread)
+    for (const std::stop_token& token : tokens) EXPECT_EQ(token, tokens[0]);
+#endif
   });
   for (std::size_t i = 0; i < ids.size(); ++i) {
     ASSERT_TRUE(rows[i].has_value());

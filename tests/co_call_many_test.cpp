@@ -201,6 +201,22 @@ TEST(CoCallMany, LoadsNoMoreKeysAtOnceThanItIsAllowed) {
   EXPECT_THROW(
       std::ignore = flights.co_call_many(keys{1}, resume_inline, {.max_batch = 0}, tenfold),
       std::invalid_argument);
+  const async_bulk_options no_attempts{.call = {.attempts = 0}};
+  EXPECT_THROW(std::ignore = flights.co_call_many(keys{1}, resume_inline, no_attempts, tenfold),
+               std::invalid_argument);
+}
+
+// A batch may get the address of an earlier one, but not its keys.
+TEST(CoCallMany, DoesNotHaveTheKeysOfEarlierBatches) {
+  group flights;
+  keys before;
+  const asker me(flights, {1, 2, 3}, resume_inline, {.max_batch = 1}, [&](batch& missing) {
+    for (const int key : before) EXPECT_FALSE(missing.set(key, 5));
+    before.push_back(missing[0]);
+    tenfold(missing);
+  });
+  ASSERT_TRUE(me.got);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(me.value(i), 10 * before.at(i));
 }
 
 TEST(CoCallMany, PassesOnValuesThatCannotBeCopied) {
@@ -376,6 +392,57 @@ TEST(CoCallMany, LoadsAKeyAgainWhoseCallFailed) {
   EXPECT_EQ(flights.stats().batches, 2U);
 }
 
+TEST(CoCallMany, IsNotToldOfKeysThatWereForgottenBefore) {
+  group flights({.shards = 1});
+  flights.forget(1);
+  held_load load;
+  const asker me(flights, {1}, load.loader());
+  EXPECT_FALSE(load.missing->forgotten(0));
+  EXPECT_FALSE(load.context->forgotten());
+  flights.forget(1);
+  EXPECT_TRUE(load.missing->forgotten(0));
+  EXPECT_TRUE(load.context->forgotten());
+  load.end();
+}
+
+/// Counts its copies, and throws in place of the one that it is told to.
+struct counted {
+  counted() = default;
+  counted(const counted&) {
+    if (++copies == failing) throw std::runtime_error("cannot be copied");
+  }
+  counted(counted&&) noexcept = default;
+  counted& operator=(const counted&) = default;
+  counted& operator=(counted&&) noexcept = default;
+  ~counted() = default;
+  inline static thread_local int copies = 0;
+  inline static thread_local int failing = 0;
+};
+
+// A key that is settled costs no copy; one whose copy throws is answered with that, and no other is.
+TEST(CoCallMany, SettlesTheRestWithCopies) {
+  singleflight::group<int, counted> flights;
+  std::optional<std::vector<outcome<counted>>> got;
+  const keys ids{1, 2, 3, 4};
+  [](auto& group, const keys& all, auto& to) -> detached {
+    to = co_await group.co_call_many(all, resume_inline, [](auto& missing) {
+      missing.set(2, counted());
+      counted::copies = 0;
+      counted::failing = 2;
+      EXPECT_NO_THROW(missing.rest(counted()));
+      counted::failing = 0;
+      EXPECT_EQ(counted::copies, 3);
+      for (std::size_t i = 0; i < 4; ++i) EXPECT_FALSE(missing.wanted(i));
+    });
+  }(flights, ids, got);
+  ASSERT_TRUE(got);
+  EXPECT_TRUE(got->at(0).has_value());
+  EXPECT_TRUE(got->at(1).has_value());
+  EXPECT_EQ(text_of(got->at(2).error()), "cannot be copied");
+  EXPECT_TRUE(got->at(3).has_value());
+  EXPECT_EQ(flights.stats().failed, 1U);
+}
+
 // --- Leaving ---------------------------------------------------------------------------------------
 
 #if defined(__cpp_lib_jthread)
@@ -400,6 +467,44 @@ TEST(CoCallMany, KeepsWhatItHasWhenItIsStopped) {
   EXPECT_EQ(single.value(), 20);
   load.go.open();
   expect_idle(flights);
+}
+
+// A loader that asks after everybody has left is told at once.
+TEST(CoCallMany, HasLeftBeforeTheLoaderAsksForItsToken) {
+  group flights;
+  std::stop_source stop;
+  held_load load;
+  const asker me(flights, {1, 2}, resume_inline, {.call = {.stop = stop.get_token()}},
+                 load.loader());
+  stop.request_stop();
+  EXPECT_TRUE(load.context->stop_token().stop_requested());
+  load.end();
+}
+
+// The last wanted key is settled. Who waited for it has been told by then.
+TEST(CoCallMany, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
+  for (const bool with_value : {true, false}) {
+    group flights;
+    std::stop_source stop;
+    held_load load;
+    const asker me(flights, {1, 2}, resume_inline, {.call = {.stop = stop.get_token()}},
+                   load.loader());
+    seen single;
+    flights.async_call(1, resume_inline, {}, never, std::ref(single));
+    const std::stop_token asked = load.context->stop_token();
+    bool told = false;
+    const std::stop_callback stopped(asked, [&] { told = single.came(); });
+    stop.request_stop();
+    EXPECT_FALSE(asked.stop_requested());
+    if (with_value) {
+      load.missing->set(1, 10);
+    } else {
+      load.missing->fail(1, std::make_exception_ptr(std::runtime_error("bad key")));
+    }
+    EXPECT_TRUE(asked.stop_requested());
+    EXPECT_TRUE(told);
+    load.go.open();
+  }
 }
 
 TEST(CoCallMany, ThatIsStoppedBeforeBeginsNothing) {
@@ -485,6 +590,47 @@ TEST(CoCallMany, RefusesALoaderThatWaitsForItsOwnKeys) {
     tenfold(missing);
   });
   EXPECT_EQ(me.value(0), 10);
+}
+
+// No thread leads a batch whose loader is suspended, not even the one that has started it.
+TEST(CoCallMany, LetsTheThreadThatHasStartedItWait) {
+  group flights;
+  held_load load;
+  std::optional<asker> me;
+  std::thread ends;
+  const auto outer = flights.do_call(9, [&] {
+    me.emplace(flights, keys{1, 2}, load.loader());
+    ends = std::thread([&] {
+      support::await_followers(flights, 3);
+      load.end();
+    });
+    return *flights.do_call(1, [] { return 0; });
+  });
+  ends.join();
+  EXPECT_EQ(*outer, 7);
+}
+
+// Nobody waits for a key that is settled before the loader waits for another call.
+TEST(CoCallMany, WaitsForNothingInsideItsLoaderByAKeyThatIsSettled) {
+  group flights;
+  held_load load;
+  const asker me(flights, {1, 2}, load.loader());
+  load.missing->set(1, 10);
+  std::optional<singleflight::leader<int>> third;
+  seen of_third;
+  flights.async_call(3, resume_inline, {.inside = load.context}, keep(third), std::ref(of_third));
+  const async_options inside_third{.inside = &third->context()};
+  std::optional<singleflight::leader<int>> first;
+  seen newer, refused;
+  flights.async_call(1, resume_inline, inside_third, keep(first), std::ref(newer));
+  flights.async_call(2, resume_inline, inside_third, never, std::ref(refused));
+  EXPECT_EQ(refused.code(), std::errc::resource_deadlock_would_occur);
+  ASSERT_TRUE(first) << "the key is free";
+  std::move(*first).set_value(11);
+  EXPECT_EQ(newer.value(), 11);
+  std::move(*third).set_value(3);
+  load.end();
+  expect_idle(flights);
 }
 
 // The batch waits for key 3, whose loader asks for a key of the batch.

@@ -374,6 +374,28 @@ TEST(Allocations, OfManyKeysAreNoneForEachKeyButItsOwn) {
   EXPECT_EQ(cost_of_many(texts), blocks + 100);
 }
 
+// Of each key a call on an executor that can be stopped, and blocks whose number no key changes.
+TEST(Allocations, OfManyKeysOnAnExecutorAreThoseOfACallForEachKey) {
+  const auto cost_of_many = [](int count) {
+    group<int, int> g({.shards = 1});
+    std::vector<int> keys;
+    for (int i = 0; i < count; ++i) keys.push_back(i);
+    const auto here = [](const auto& task) { task(); };
+    const auto ask = [&] {
+      (void)g.do_many_on(keys, here, {}, [](auto& missing) {
+        for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, 42);
+      });
+    };
+    ask();  // the shard makes room for so many calls, once
+    return cost_of(ask).allocations;
+  };
+  const auto of_one = cost_of_many(1);
+  const auto of_a_call = cost_of_many(2) - of_one;
+  EXPECT_LE(of_a_call, 2 + allocations_of_a_promise);
+  EXPECT_EQ(cost_of_many(100), of_one + 99 * of_a_call);
+  EXPECT_LE(of_one, 9 + of_a_call);
+}
+
 TEST(Allocations, OfASnapshotGrowWithTheLogarithmOfTheCalls) {
   group<int, int> g({.shards = 512});
   std::vector<std::function<void()>> tasks;

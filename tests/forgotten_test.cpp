@@ -9,6 +9,8 @@
 #include <thread>
 #include <tuple>
 
+#include "held_call.hpp"
+
 namespace {
 
 using singleflight::call_context;
@@ -64,6 +66,18 @@ TEST(Forgotten, CountsAForgetThatFindsNothing) {
       return second.forgotten() ? 1 : 2;
     });
     return 1;
+  });
+}
+
+TEST(Forgotten, CountsAForgetThatFindsNothingWhereACallRunsAlone) {
+  singleflight::group<int, int> flights(
+      {.max_waiters = 0, .when_full = singleflight::group_options::run_alone});
+  support::held_call listed(flights);
+  std::ignore = flights.do_call(0, [&](const call_context& alone) {
+    listed.end(1);
+    EXPECT_FALSE(flights.forget(0));
+    EXPECT_TRUE(alone.forgotten());
+    return 2;
   });
 }
 

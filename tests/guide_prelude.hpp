@@ -25,6 +25,13 @@
 #include <utility>
 #include <vector>
 
+#if __has_include(<boost/version.hpp>)
+#include <boost/multi_index/hashed_index.hpp>
+#include <boost/multi_index/key.hpp>
+#include <boost/multi_index/sequenced_index.hpp>
+#include <boost/multi_index_container.hpp>
+#endif
+
 #include "thread_pool.hpp"
 
 namespace guide {

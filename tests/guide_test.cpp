@@ -141,34 +141,53 @@ TEST_F(Guide, ShowsReadingThroughACache) {
   EXPECT_EQ(block_16::get("welcome")->body, "Good morning");
 }
 
+#if __has_include(<boost/version.hpp>)
+TEST_F(Guide, ShowsACacheOfLimitedSize) {
+  block_17::lru_cache two(2);
+  const auto put = [&](const char* key) { two.put(key, {template_details{key}, {}, {}}); };
+  put("a");
+  put("b");
+  EXPECT_EQ(two.find("a")->value->body, "a");
+  put("c");
+  EXPECT_FALSE(two.find("b")) << "not used for the longest time";
+  put("c");
+  EXPECT_TRUE(two.find("a"));
+  two.erase("a");
+  EXPECT_FALSE(two.find("a"));
+  EXPECT_EQ(block_17::get("welcome")->body, "Hello");
+  EXPECT_EQ(block_17::get("welcome")->body, "Hello");
+  EXPECT_EQ(db.loads, 1);
+}
+#endif
+
 TEST_F(Guide, ShowsAStaleEntryThatIsRefreshed) {
-  EXPECT_EQ(block_17::get("welcome")->body, "Hello");
-  block_17::entries["welcome"].fresh_until = {};
+  EXPECT_EQ(block_18::get("welcome")->body, "Hello");
+  block_18::entries["welcome"].fresh_until = {};
   db.store("welcome", {"Good morning"});
-  EXPECT_EQ(block_17::get("welcome")->body, "Hello");
-  support::await([] { return block_17::reads.stats().loads == 2; }, "the refresh");
+  EXPECT_EQ(block_18::get("welcome")->body, "Hello");
+  support::await([] { return block_18::reads.stats().loads == 2; }, "the refresh");
 }
 
 TEST_F(Guide, ShowsALoaderThatNeedsAnotherKey) {
-  EXPECT_EQ(block_18::expand("letter"), "Hello, friend");
-  EXPECT_THROW(block_18::expand("loop"), singleflight::call_error);
+  EXPECT_EQ(block_19::expand("letter"), "Hello, friend");
+  EXPECT_THROW(block_19::expand("loop"), singleflight::call_error);
 }
 
 TEST_F(Guide, ShowsValuesThatAreBigOrCannotBeCopied) {
-  EXPECT_EQ(block_19::size_of("12345"), 5U);
-  EXPECT_TRUE(block_19::is_open("main"));
+  EXPECT_EQ(block_20::size_of("12345"), 5U);
+  EXPECT_TRUE(block_20::is_open("main"));
 }
 
 TEST_F(Guide, ShowsCallersOnAPool) {
   std::promise<std::string> answer;
   std::future<std::string> body = answer.get_future();
-  block_20::handle_on_pool("welcome", std::move(answer));
+  block_21::handle_on_pool("welcome", std::move(answer));
   EXPECT_EQ(body.get(), "Hello");
 }
 
 TEST_F(Guide, ShowsAGroupThatIsNeverDestroyed) {
-  EXPECT_EQ(block_21::get("welcome").body, "Hello");
-  EXPECT_EQ(&block_21::flights(), &block_21::flights());
+  EXPECT_EQ(block_22::get("welcome").body, "Hello");
+  EXPECT_EQ(&block_22::flights(), &block_22::flights());
 }
 
 }  // namespace

@@ -318,6 +318,33 @@ TEST_F(Observer, IsToldOfACallbackThatBeginsACallAndLeavesIt) {
   EXPECT_EQ(events(), (words{"began 1", "left 1 stop its own", "ended 1 exception 0"}));
 }
 
+// What a callback tells is settled by the thread that stops it; the one that starts the loader waits
+// for that. Before it did, ThreadSanitizer saw both use what is told.
+TEST(ObserverOfARace, IsToldOfCallbacksThatOtherThreadsStopWhileTheirLoadersAreStarted) {
+  for (int round = 0; round < 200; ++round) {
+    const recorder told;
+    watched g({}, {}, {}, told);
+    std::stop_source stop;
+    std::atomic<bool> starts = false;
+    support::threads stopper(1, [&](std::size_t) {
+      support::await([&] { return starts.load(); }, "the loader to be started");
+      stop.request_stop();
+    });
+    std::optional<singleflight::leader<int>> lead;
+    g.async_call(
+        1, singleflight::resume_inline, {.stop = stop.get_token()},
+        [&](singleflight::leader<int>&& l) {
+          lead.emplace(std::move(l));
+          starts = true;
+          if (round % 2 == 0) support::await([&] { return stop.stop_requested(); }, "the request");
+        },
+        [](singleflight::outcome<int>&&) {});
+    stopper.join();
+    lead.reset();
+    EXPECT_EQ(told.to->events(), (words{"began 1", "left 1 stop its own", "ended 1 exception 0"}));
+  }
+}
+
 TEST_F(Observer, IsToldOfACallbackThatIsStoppedWhileItsLoaderIsStarted) {
   std::stop_source stop;
   g.async_call(

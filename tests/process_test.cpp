@@ -165,6 +165,8 @@ void fork_in_a_loader() {
     reuse_stacks();
     EXPECT_EQ(g.stats().in_flight, 1U);
     EXPECT_EQ(g.stats().waiting, 0U);
+    EXPECT_EQ(g.in_flight().at(0).waiters, 0U);
+    EXPECT_EQ(g.in_flight().at(0).waited, std::chrono::nanoseconds(0)) << "nobody waits here";
     return 43;
   });
   if (child == 0) {

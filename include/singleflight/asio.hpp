@@ -29,11 +29,13 @@
 #include <chrono>
 #include <concepts>
 #include <exception>
+#include <initializer_list>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
 #include "asio_options.hpp"
+#include "detail/asio_bulk.hpp"
 #include "detail/asio_operation.hpp"
 #include "detail/config.hpp"
 #include "group.hpp"
@@ -190,6 +192,59 @@ auto async_call(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io&& io, K
                 Token&& token) {
   return detail::async_call_by<detail::standalone_asio>(
       flights, io, std::forward<K>(key), asio_options{}, std::forward<Load>(load), token);
+}
+
+/// As `group::do_many`, for whatever completes an operation of standalone Asio.
+///
+///     std::vector<singleflight::outcome<row>> rows = co_await singleflight::async_call_many(
+///         flights, executor, ids,
+///         [&](auto& missing) -> asio::awaitable<void> {
+///           for (row& r : co_await db.load(missing)) missing.set(r.id, r);
+///         },
+///         asio::use_awaitable);
+///
+/// Completes with `void(std::exception_ptr, std::vector<outcome<Value>>)`: null and an outcome for
+/// each position of `keys`, or what `do_many` would throw once there is an operation, and no
+/// outcomes. What becomes of a single key is its outcome.
+///
+/// Effects: each key is that of a call as `async_call` begins or joins it, and the options hold for
+///   each. Of equal keys only one is looked up, and they share one outcome. `load` runs on the I/O
+///   executor `io` (or in here, if this thread runs that executor), once for the keys of which this
+///   caller has begun the calls, at most `max_batch` at a time. Keys that it has not settled when
+///   it is done fail with `no_such_file_or_directory`; if it throws, with what it threw. The handler
+///   is posted when all keys are answered, as that of `async_call`.
+/// `keys` is as in `do_many`. `io` is an executor or an execution context. `load` is a loader of
+///   `do_many`, or returns an `asio::awaitable` of a range of pairs of a key and its value, or of
+///   nothing. Its batch lives until that is done. When nobody waits for any key of the batch that
+///   is not settled, the awaitable is cancelled as that of `async_call`; a load that has not begun
+///   by then does not begin.
+/// Leaving: as `async_call`; the keys that are not answered by then have a `call_error` as their
+///   outcome, and the others keep theirs. No caller leaves at the group's `max_age`. With a
+///   standard library that has no stop tokens, a caller leaves only when a context is destroyed.
+/// Throws: what converting and copying the keys throws; `std::invalid_argument` for
+///   `attempts == 0` and for `max_batch == 0`. What hash, equality, and allocations throw once there
+///   is an operation, and before it has asked for a key, completes it.
+/// Complexity: as `group::async_call` for each key, and one allocation by the associated allocator,
+///   free again before the handler runs.
+/// Lifetime: each batch has a copy of `load`. The group must live until all keys have been asked
+///   for, and while one of them may be tried again. The operation keeps work on both executors.
+template <class Key, class Value, class Hash, class KeyEqual, class Observer,
+          detail::standalone_asio_io Io, class Keys = std::initializer_list<Key>, class Load,
+          class Token>
+auto async_call_many(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io&& io, Keys&& keys,
+                     const asio_bulk_options& options, Load&& load, Token&& token) {
+  return detail::async_call_many_by<detail::standalone_asio>(flights, io, keys, options,
+                                                             std::forward<Load>(load), token);
+}
+
+/// As above, with no options.
+template <class Key, class Value, class Hash, class KeyEqual, class Observer,
+          detail::standalone_asio_io Io, class Keys = std::initializer_list<Key>, class Load,
+          class Token>
+auto async_call_many(group<Key, Value, Hash, KeyEqual, Observer>& flights, Io&& io, Keys&& keys,
+                     Load&& load, Token&& token) {
+  return detail::async_call_many_by<detail::standalone_asio>(flights, io, keys, asio_bulk_options{},
+                                                             std::forward<Load>(load), token);
 }
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

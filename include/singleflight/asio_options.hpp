@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <limits>
 
 #include "call_context.hpp"
 #include "detail/config.hpp"
@@ -31,6 +32,15 @@ struct asio_options {
 
   /// As `async_options::inside`. Looked at when the operation is initiated.
   const call_context* inside = nullptr;
+};
+
+/// What a caller by Asio wants that asks for many keys at once.
+struct asio_bulk_options {
+  /// Of each key. A key whose call failed and that is tried again is loaded by itself.
+  asio_options call = {};
+
+  /// As `async_bulk_options::max_batch`: the next keys are asked for when all before are answered.
+  std::size_t max_batch = (std::numeric_limits<std::size_t>::max)();
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

@@ -350,7 +350,7 @@ class group {
   template <class Keys = std::initializer_list<Key>, class Fn>
   [[nodiscard]] std::vector<outcome<Value>> do_many(Keys&& keys, const bulk_options& options,
                                                     Fn&& fn) {
-    check_bulk_loader<Fn>();
+    detail::check_bulk_loader<std::remove_reference_t<Fn>, Key, Value>();
     return detail::bulk<group, Key, Value>(*this, keys, limits_of(options.call),
                                            max_batch_of(options))
         .run(fn);
@@ -376,7 +376,7 @@ class group {
   [[nodiscard]] std::vector<outcome<Value>> do_many_on(Keys&& keys, Executor&& executor,
                                                        const bulk_options& options, Fn&& fn) {
     using stored = std::decay_t<Fn>;
-    check_bulk_loader<stored>();
+    detail::check_bulk_loader<stored, Key, Value>();
     static_assert(std::copy_constructible<stored>,
                   "singleflight: each batch on an executor keeps its loader, so the loader must be "
                   "copyable");
@@ -479,10 +479,7 @@ class group {
   [[nodiscard]] auto co_call_many(Keys&& keys, On&& on, const async_bulk_options& options,
                                   Load&& load) {
     check_resumption<On>();
-    check_bulk_loader<std::decay_t<Load>>();
-    static_assert(std::copy_constructible<std::decay_t<Load>>,
-                  "singleflight: each batch of an asynchronous caller keeps its loader, so the "
-                  "loader must be copyable");
+    detail::check_copied_bulk_loader<std::decay_t<Load>, Key, Value>();
     check(options.call);
     max_batch_of(options);
     return detail::include_singleflight_coroutine_hpp_for_many<group>::call(
@@ -956,15 +953,6 @@ class group {
       static_assert(std::is_convertible_v<returned, Value>,
                     "singleflight: what the loader returns must convert to the group's Value");
     }
-  }
-
-  template <class Fn>
-  static constexpr void check_bulk_loader() {
-    using loader = std::remove_reference_t<Fn>;
-    static_assert(detail::takes_batch<loader, Key, Value> ||
-                      detail::takes_batch_and_context<loader, Key, Value>,
-                  "singleflight: a bulk loader must be callable with a singleflight::batch<Key, "
-                  "Value>&, or with that and a const call_context&");
   }
 
   template <class Executor, class Fn>

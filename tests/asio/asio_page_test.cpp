@@ -55,6 +55,15 @@ TEST(AsioPage, ShowsALoaderThatBlocksAPool) {
   EXPECT_EQ(used, "row c");
 }
 
+TEST(AsioPage, ShowsManyKeys) {
+  asio::io_context io;
+  db.loads = 0;
+  auto page = asio::co_spawn(io, block_4::get_page({"a", "none", "b"}), asio::use_future);
+  io.run();
+  EXPECT_EQ(page.get(), (std::vector<std::string>{"row a", "(none)", "row b"}));
+  EXPECT_EQ(db.loads, 1);
+}
+
 /// Threads that steal fibers from each other.
 class stealing_threads {
  public:
@@ -95,7 +104,7 @@ TEST(Fibers, WaitWithoutTheirThreadAndLoadersMayMigrate) {
     };
     for (int i = 0; i < fibers; ++i) {
       boost::fibers::fiber([&, id, load] {
-        if (block_4::fiber_call(flights, id, load).body == "row " + id) ++answered;
+        if (block_5::fiber_call(flights, id, load).body == "row " + id) ++answered;
         ++ended;
       }).detach();
     }
@@ -115,7 +124,7 @@ TEST(Fibers, WaitWithoutTheirThreadAndLoadersMayMigrate) {
 TEST(Fibers, AreThrownWhatTheLoaderThrows) {
   singleflight::group<std::string, template_details> flights;
   const auto load = []() -> template_details { throw std::runtime_error("no row"); };
-  EXPECT_THROW((void)block_4::fiber_call(flights, "a", load), std::runtime_error);
+  EXPECT_THROW((void)block_5::fiber_call(flights, "a", load), std::runtime_error);
 }
 
 }  // namespace

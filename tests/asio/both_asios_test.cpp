@@ -54,4 +54,21 @@ TEST(BothAsios, CallersOfEachFollowACallOfTheOther) {
   }
 }
 
+TEST(BothAsios, CallersOfManyKeysFollowEachOther) {
+  singleflight::group<int, int> flights;
+  asio::io_context standalone;
+  boost::asio::io_context boost;
+  const auto tenfold = [](auto& missing) {
+    for (const int key : missing) missing.set(key, 10 * key);
+  };
+  auto first =
+      singleflight::async_call_many(flights, standalone, {1, 2}, tenfold, asio::use_future);
+  auto second =
+      singleflight::async_call_many(flights, boost, {2, 3}, tenfold, boost::asio::use_future);
+  standalone.run();
+  boost.run();
+  EXPECT_EQ(&first.get().at(1).value(), &second.get().at(0).value());
+  EXPECT_EQ(flights.stats().led, 3U);
+}
+
 }  // namespace

@@ -42,7 +42,14 @@ class context_members {
   /// Drops them. Blocks: while other threads give completions to the context.
   void close() noexcept;
 
-  /// To be called when an operation that has left to post has posted.
+  /// Keeps the context until `end_post`. Returns: false if it is being destroyed.
+  [[nodiscard]] bool begin_post() noexcept {
+    const std::lock_guard guard(mutex_);
+    if (!closed_) ++posting_;
+    return !closed_;
+  }
+
+  /// To be called after `begin_post`, or when an operation that has left to post has posted.
   void end_post() noexcept {
     const std::lock_guard guard(mutex_);
     if (--posting_ == 0 && closed_) posted_.notify_one();

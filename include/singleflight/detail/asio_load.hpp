@@ -110,22 +110,17 @@ Awaitable drive_asio(leader<Value> lead, std::shared_ptr<owned_call<Key, Value>>
 #pragma GCC diagnostic pop
 #endif
 
-template <class Asio, class Executor, class Key, class Value, class Load>
-void spawn_load(const Executor& executor, std::shared_ptr<owned_call<Key, Value>> call,
-                leader<Value> lead, Load&& load) {
-  using inner = typename returned<Load, Key>::executor_type;
-  using awaitable = typename Asio::template awaitable<void, inner>;
+/// Spawns what `make` makes, the coroutine of a loader whose awaitable has the executor `Inner`. It
+/// is given what cancels that coroutine.
+template <class Asio, class Inner, class Executor, class Make>
+void spawn_load(const Executor& executor, const Make& make) {
   const auto signal = std::make_shared<typename Asio::cancellation_signal>();
   const auto spawn = [&](const auto& on) {
     using canceller = load_canceller<Asio, std::decay_t<decltype(on)>>;
-    Asio::co_spawn(
-        on,
-        detail::drive_asio<awaitable, Key, Value, Load>(
-            std::move(lead), std::move(call), std::forward<Load>(load), canceller(on, signal)),
-        signal);
+    Asio::co_spawn(on, make(canceller(on, signal)), signal);
   };
   // To cancel a coroutine while it runs on another thread is a data race.
-  if constexpr (std::is_convertible_v<typename Asio::template strand<Executor>, inner>) {
+  if constexpr (std::is_convertible_v<typename Asio::template strand<Executor>, Inner>) {
     spawn(Asio::make_strand(executor));
   } else {
     spawn(executor);
@@ -139,7 +134,12 @@ void run_on(const Executor& executor, const std::shared_ptr<owned_call<Key, Valu
             leader<Value> lead, Load&& load) {
   constexpr asio_load kind = find_asio_load<Asio, Key, Value, Load>();
   if constexpr (kind == asio_load::awaitable) {
-    detail::spawn_load<Asio>(executor, call, std::move(lead), std::forward<Load>(load));
+    using inner = typename returned<Load, Key>::executor_type;
+    using awaitable = typename Asio::template awaitable<void, inner>;
+    detail::spawn_load<Asio, inner>(executor, [&](auto cancel) {
+      return detail::drive_asio<awaitable, Key, Value, Load>(
+          std::move(lead), call, std::forward<Load>(load), std::move(cancel));
+    });
   } else {
     Asio::dispatch(
         executor, [call, lead = std::move(lead), load = std::forward<Load>(load)]() mutable {

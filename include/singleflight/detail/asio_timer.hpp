@@ -12,8 +12,9 @@
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
 /// Makes a waiter leave when its time has come. Held apart from the waiter, whose memory must be
-/// free when its handler runs, which Asio's own reference to the timer would delay. `Wait`: an
-/// async_wait, with a member `due()` that says why it is to leave.
+/// free when its handler runs, which Asio's own reference to the timer would delay. `Wait` has a
+/// member `expire(expiration&)`, which returns whether it is to leave; `expiration::leave()` makes
+/// it do so, outside the lock, when the waiter may be gone.
 template <class Timer, class Wait>
 class leaving_timer : public std::enable_shared_from_this<leaving_timer<Timer, Wait>> {
  public:
@@ -47,14 +48,12 @@ class leaving_timer : public std::enable_shared_from_this<leaving_timer<Timer, W
 
  private:
   void expire() noexcept {
-    typename Wait::departure out;
-    Wait* leaving = nullptr;
+    typename Wait::expiration out;
     {
       const lock guard(mutex_);
-      if (waiting_ == nullptr || !waiting_->take_out(waiting_->due(), out)) return;
-      leaving = waiting_;
+      if (waiting_ == nullptr || !waiting_->expire(out)) return;
     }
-    leaving->depart(std::move(out));
+    std::move(out).leave();
   }
 
   detail::mutex mutex_;

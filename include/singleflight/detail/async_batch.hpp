@@ -58,8 +58,11 @@ class async_batch final : public batch_context<Key, Value> {
     keys_.reserve(most);
     calls_.reserve(most);
   }
-  /// Its loader is gone before it was done.
-  ~async_batch() { end(nullptr, reason::leader_gone); }
+  /// Its loader is gone, perhaps before it was done.
+  ~async_batch() {
+    end(nullptr, reason::leader_gone);
+    for (key_type* const k : keys_) k->leave(this);
+  }
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
 
@@ -76,14 +79,14 @@ class async_batch final : public batch_context<Key, Value> {
     calls_.push_back(std::move(call));
   }
 
-  /// Says that this thread runs the loader now, so that it does not wait in there for itself. To be
-  /// called once it has its keys.
+  /// Counts it. To be called when its loader begins.
+  void begin() noexcept {
+    shard& home = keys_.front()->home;
+    const lock guard(home.mutex);
+    home.count(&group_stats::batches);
+  }
+  /// Says that this thread runs the loader now, so that it does not wait in there for itself.
   void lead_here() noexcept {
-    {
-      shard& home = keys_.front()->home;
-      const lock guard(home.mutex);
-      home.count(&group_stats::batches);
-    }
     for (const auto& c : calls_) c->run_here();
   }
   /// Says that no thread runs it.
@@ -178,10 +181,9 @@ class async_batch final : public batch_context<Key, Value> {
   }
 #endif
 
-  /// Each of its calls waits for one node, and that for what is asked for inside the loader.
+  /// Each of its calls waits for one node, which no thread leads, and that for what is asked for
+  /// inside the loader.
   void show_in_graph(wait_node& batch) const override {
-    batch.by_thread = false;
-    batch.leader = {};
     inside_it_.emplace(keys_.size());
     for (key_type* const k : keys_) {
       const lock guard(k->home.mutex);

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "async_batch.hpp"
 #include "bulk.hpp"
 #include "bulk_keys.hpp"
+#include "callback_wait.hpp"
 #include "config.hpp"
 
 #if defined(__cpp_lib_jthread)
@@ -51,7 +53,7 @@ struct bulk_access {
 
 /// One caller of many keys, which is no thread. Owned by its front and by the waits for its keys.
 ///
-/// Each key is a call of `group::async_call`. Those that it begins while it enters are loaded by
+/// For each key it waits as a caller of `group::async_call`. Those that it begins while it enters are loaded by
 /// one invocation of the loader, which does not wait for those that it joins; so callers whose keys
 /// overlap cannot wait for each other. `Start` starts a loader for a batch; `Done` is called once,
 /// with this, when the last key is answered, unless that is in `begin`.
@@ -85,6 +87,7 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   }
 
   [[nodiscard]] Done& done() noexcept { return done_; }
+  [[nodiscard]] const Load& load() const noexcept { return load_; }
 
   /// Asks for the keys. Returns: whether all are answered; if not, `done` is called later, or has
   /// been on another thread.
@@ -99,12 +102,14 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   /// The caller is gone: leaves all calls, and asks for no more keys.
   void abandon() noexcept {
     gone_.store(true);
-    leave();
+    leave(reason::stop);
   }
 
-  /// Makes the caller leave: each of its keys that is not answered is, with the reason.
-  void leave() noexcept {
+  /// Makes the caller leave, for a stop request or at its deadline: each of its keys that is not
+  /// answered is, with the reason.
+  void leave([[maybe_unused]] reason why) noexcept {
 #if defined(__cpp_lib_jthread)
+    if (why == reason::deadline && !leave_.stop_requested()) late_.store(true);
     stopper{&leave_}();
 #endif
   }
@@ -166,11 +171,15 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   void ask_for(bulk_key_type& k) noexcept {
     open_.fetch_add(1);
     const auto self = this->shared_from_this();
+    const auto start = [self, &k](leader<value_type> lead) { self->begun(k, std::move(lead)); };
+    const auto done = [self, &k](outcome<value_type> got) noexcept {
+      self->answered(k, std::move(got));
+    };
+    using wait = callback_wait<Group, resume_inline_t, std::remove_const_t<decltype(start)>,
+                               std::remove_const_t<decltype(done)>>;
     try {
-      group_.async_call(
-          std::as_const(k.own.key), resume_inline, options_,
-          [self, &k](leader<value_type> lead) { self->begun(k, std::move(lead)); },
-          [self, &k](outcome<value_type> got) noexcept { self->answered(k, std::move(got)); });
+      wait::enter(std::make_shared<wait>(group_, key_type(k.own.key), resume_inline, options_,
+                                         start, done, &late_));
     } catch (...) {  // what the equality or an allocation throws is the answer for this key
       outcome_maker::renew(answers_[k.first], current_failure());
       open_.fetch_sub(1);
@@ -207,6 +216,7 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   bulk_key_type* next_ = nullptr;          // to be asked for; of who counts `open_` down to none
   std::atomic<std::size_t> open_ = 0;      // keys that are not answered, and a function that asks
   std::atomic<bool> gone_ = false;         // whether the caller is
+  std::atomic<bool> late_ = false;         // whether it has left at its deadline
   std::atomic<std::thread::id> gatherer_;  // the thread that asks for keys, if any does
   batch* gathering_ = nullptr;             // what that thread adds the calls to that it begins
   bulk_key_type* asked_ = nullptr;         // the key that it asks for

@@ -87,15 +87,16 @@ struct no_options {};
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call
-/// that it has begun is started, and then waiting. Told to stop while it enters or starts, it is
-/// not put into the list any more. Who takes it out of the list, or finds that it must not be put
-/// there, decides what becomes of it. It is over when its result is taken.
+/// that it has begun is started, and then waiting, unless the call has ended: then it is in no list
+/// of the call, but perhaps in that of a trampoline, and is not stopped any more. Told to stop while
+/// it enters or starts, it is not put into the list any more. Who takes it out of the list, or finds
+/// that it must not be put there, decides what becomes of it. It is over when its result is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)
   struct stopper {
     async_wait* self;
-    void operator()() const noexcept { self->leave(reason::stop); }
+    void operator()() const noexcept { self->leave(self->chosen_->why_stopped()); }
   };
 #endif
 
@@ -109,15 +110,24 @@ class async_wait : public waiter_node {
   /// What a caller needs for its options, and for a deadline. Kept by the final class: most
   /// coroutines have none, and their frames should be small.
   struct chosen {
-    explicit chosen(const async_options& options) : attempts(options.attempts) {
+    /// `late`: if not null, whether a stop request means that the caller's deadline has passed.
+    explicit chosen(const async_options& options,
+                    [[maybe_unused]] const std::atomic<bool>* late = nullptr)
+        : attempts(options.attempts) {
       if (options.inside != nullptr) inside = context_access::node_of(*options.inside);
 #if defined(__cpp_lib_jthread)
       stop = options.stop;
+      is_late = late;
 #endif
     }
 
 #if defined(__cpp_lib_jthread)
+    [[nodiscard]] reason why_stopped() const noexcept {
+      return is_late != nullptr && is_late->load() ? reason::deadline : reason::stop;
+    }
+
     std::stop_token stop;
+    const std::atomic<bool>* is_late;
     std::optional<std::stop_callback<stopper>> on_stop;
 #endif
     const std::size_t attempts;
@@ -274,17 +284,18 @@ class async_wait : public waiter_node {
   /// Returns: `waits`, and then it must not be touched here any more, or `ready`.
   [[nodiscard]] entered finish_start() noexcept {
     if (began_ && handle_->owned->ended()) {
-      if (!advance(phase::starting, phase::waiting)) has_left();
+      if (!advance(phase::starting, phase::taken)) has_left();
       return entered::ready;
     }
     const std::shared_ptr<handle_type> handle = handle_;  // a waiter that is resumed frees its own
     lock guard(handle->waiters->mutex);
-    if (!advance(phase::starting, phase::waiting)) {
+    const bool waits = !handle->waiters->published();
+    if (!advance(phase::starting, waits ? phase::waiting : phase::taken)) {
       guard.unlock();
       has_left();
       return entered::ready;
     }
-    if (handle->waiters->published()) return entered::ready;
+    if (!waits) return entered::ready;
     handle->waiters->add(*this);
     return entered::waits;
   }
@@ -407,8 +418,10 @@ class async_wait : public waiter_node {
     return detail::account_leave(home, *handle_, began_, why, *teller);
   }
 
-  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it.
+  /// Tells of a caller that has left, in the phase of starting, and is not resumed for it. Waits
+  /// for who makes it leave, on another thread, and still settles its accounts.
   void has_left() noexcept {
+    ignore_stops();
     why_ = was_stopped();
     tell_left(*why_);
   }

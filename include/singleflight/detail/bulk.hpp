@@ -117,9 +117,8 @@ class bulk {
         own->give_up();
         throw;
       }
-      if (own->size() > 0 && own->launch(executor, fn)) {
-        for_own([](joined_key& j) { j.key.elsewhere->handed_over(); });
-      }
+      if (own->size() > 0) own->launch(executor, fn);
+      for_own([](joined_key& j) { j.key.elsewhere->handed_over(); });
       for_own([this](joined_key& j) { wait_for(j); });
       if (pending_.size() == 0) wait();
       if (pending_.size() == 0) return take_answers();

@@ -36,6 +36,11 @@ struct bulk_key {
         first(position),
         own(hash, std::forward<K>(key), caller, no_stop_source()) {}
 
+  /// Takes it out of a batch, unless it is in another by now: a later one may get that address.
+  void leave(const void* batch) noexcept {
+    in.compare_exchange_strong(batch, nullptr, std::memory_order_relaxed);
+  }
+
   // Fixed once all keys have been read.
   call_map<Key, Value>& home;
   const std::uint64_t order;  // by shard, then by hash

@@ -2,6 +2,8 @@
 #ifndef SINGLEFLIGHT_DETAIL_BULK_LOADER_HPP
 #define SINGLEFLIGHT_DETAIL_BULK_LOADER_HPP
 
+#include <concepts>
+#include <iterator>
 #include <type_traits>
 #include <utility>
 
@@ -18,6 +20,28 @@ inline constexpr bool takes_batch = std::is_invocable_v<Fn&, batch<Key, Value>&>
 template <class Fn, class Key, class Value>
 inline constexpr bool takes_batch_and_context =
     std::is_invocable_v<Fn&, batch<Key, Value>&, const call_context&>;
+
+/// Whether something can be what a bulk loader has found: a range, or nothing.
+template <class Found>
+inline constexpr bool is_found_by_bulk = std::is_void_v<Found> || requires {
+  std::begin(std::declval<std::remove_reference_t<Found>&>());
+  std::end(std::declval<std::remove_reference_t<Found>&>());
+};
+
+template <class Fn, class Key, class Value>
+constexpr void check_bulk_loader() {
+  static_assert(takes_batch<Fn, Key, Value> || takes_batch_and_context<Fn, Key, Value>,
+                "singleflight: a bulk loader must be callable with a singleflight::batch<Key, "
+                "Value>&, or with that and a const call_context&");
+}
+
+template <class Fn, class Key, class Value>
+constexpr void check_copied_bulk_loader() {
+  detail::check_bulk_loader<Fn, Key, Value>();
+  static_assert(std::copy_constructible<Fn>,
+                "singleflight: each batch of an asynchronous caller keeps its loader, so the "
+                "loader must be copyable");
+}
 
 template <class Fn, class Key, class Value>
 decltype(auto) call_bulk_loader(Fn& fn, batch<Key, Value>& keys,

@@ -47,9 +47,9 @@ class callback_wait final : public async_wait<typename Group::key_type, typename
  public:
   template <class O, class S, class D>
   callback_wait(Group& group, key_type&& key, O&& on, const async_options& options, S&& start,
-                D&& done)
+                D&& done, const std::atomic<bool>* late = nullptr)
       : base(type_of_callbacks, &options_),
-        options_(options),
+        options_(options, late),
         group_(group),
         key_(std::move(key)),
         on_(std::forward<O>(on)),

@@ -33,12 +33,14 @@ using returned_by_bulk =
 #pragma GCC diagnostic ignored "-Wsubobject-linkage"  // of a lambda in a header, as a loader
 #endif
 
-/// Awaits what the loader of a batch returns, and settles it.
-template <class Key, class Value, class Batch, class Load>
-driver drive_many(std::shared_ptr<Batch> all, Load load) {
+/// Awaits what the loader of a batch returns, and settles it. What `begin(*all)` returns lives until
+/// that is done.
+template <class Coroutine, class Key, class Value, class Batch, class Load, class Begin>
+Coroutine drive_many(std::shared_ptr<Batch> all, Load load, Begin begin) {
   std::exception_ptr failed;
   batch<Key, Value> shown = all->shown();
   try {
+    [[maybe_unused]] const auto until_done = begin(*all);
     using found_type = awaited<returned_by_bulk<Load, Key, Value>>;
     if constexpr (std::is_void_v<found_type>) {
       co_await detail::call_bulk_loader(load, shown, static_cast<const call_context&>(*all));
@@ -61,14 +63,16 @@ driver drive_many(std::shared_ptr<Batch> all, Load load) {
 template <class Key, class Value>
 struct start_bulk_loader {
   template <class Batch, class Load>
-  static void start(const std::shared_ptr<Batch>& all, const Load& load) noexcept {
+  static void start(const std::shared_ptr<Batch>& all, Load&& load) noexcept {
+    all->begin();
     all->lead_here();
     {
       const leading here;
       try {
-        Load own(load);
-        if constexpr (awaitable<returned_by_bulk<Load, Key, Value>>) {
-          detail::drive_many<Key, Value>(all, std::move(own));
+        std::decay_t<Load> own(std::forward<Load>(load));
+        if constexpr (awaitable<returned_by_bulk<std::decay_t<Load>, Key, Value>>) {
+          detail::drive_many<driver, Key, Value>(all, std::move(own),
+                                                 [](const Batch&) { return std::true_type(); });
         } else {
           batch<Key, Value> shown = all->shown();
           detail::invoke_bulk_loader(own, shown, static_cast<const call_context&>(*all));

@@ -67,17 +67,8 @@ class batch_call : public owned_call<Key, Value> {
   /// Makes this thread the call's leader. Returns: whether any caller is left that wants the
   /// result.
   [[nodiscard]] bool lead_here() noexcept {
-    if (this->lost()) return false;
     this->every_.own(*this);
-    const lock guard(this->home_.mutex);
-    this->taken_ = true;
-    this->home_.set_leader(this->get(), std::this_thread::get_id());
-    return this->get().interested > 0;
-  }
-
- private:
-  [[nodiscard]] std::exception_ptr why_dropped() const noexcept override {
-    return make_call_error(reason::task_dropped);
+    return owned_call<Key, Value>::lead_here();
   }
 };
 
@@ -99,6 +90,9 @@ class executor_batch final
       : group_(group), every_(every), all_(std::move(all)) {
     keys_.reserve(most);
   }
+  ~executor_batch() {
+    for (key_type* const k : keys_) k->leave(this);
+  }
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
   void add(key_type& k) noexcept {
@@ -109,9 +103,9 @@ class executor_batch final
   /// Fails its calls before it is launched: the thread that begins them is being ended.
   void give_up() noexcept { fail_rest(make_call_error(reason::leader_exited)); }
 
-  /// Gives the batch to its executor. Returns: whether that has returned.
+  /// Gives the batch to its executor, and fails its calls if that throws.
   template <class Executor>
-  [[nodiscard]] bool launch(Executor& executor, const Fn& fn) {
+  void launch(Executor& executor, const Fn& fn) {
     std::sort(keys_.begin(), keys_.end(),
               [](const key_type* a, const key_type* b) { return a->first < b->first; });
     every_.add(*this);
@@ -125,11 +119,9 @@ class executor_batch final
         keep->batch->run();
       });
       every_.disown(*this);
-      return true;
     } catch (...) {
       abandon(current_failure());
       if (std::current_exception() == nullptr) throw;  // forced unwinding must go on
-      return false;
     }
   }
 
@@ -176,7 +168,7 @@ class executor_batch final
     const auto unwanted = std::stable_partition(
         keys_.begin(), keys_.end(), [](key_type* k) { return k->elsewhere->lead_here(); });
     for (auto k = unwanted; k != keys_.end(); ++k) {
-      (*k)->in.store(nullptr, std::memory_order_relaxed);
+      (*k)->leave(this);
       (*k)->elsewhere->fail(make_call_error(reason::nobody_waits));
     }
     keys_.erase(unwanted, keys_.end());

@@ -54,8 +54,7 @@ class led_batch final : public batch_context<Key, Value> {
 
   [[nodiscard]] std::size_t size() const noexcept { return by_shard_.size(); }
   void clear() noexcept {
-    for (key_type* k = by_shard_.take(); k != nullptr; k = k->next)
-      k->in.store(nullptr, std::memory_order_relaxed);
+    for (key_type* k = by_shard_.take(); k != nullptr; k = k->next) k->leave(this);
   }
 
   /// Adds a key whose call this caller is about to begin; one shard after the other.

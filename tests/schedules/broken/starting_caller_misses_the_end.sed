@@ -3,4 +3,4 @@
 # file: detail/async_wait.hpp
 # scenario: async_end
 # oracle: an asynchronous caller was not resumed
-s/if \(handle->waiters->published\(\)\) return entered::ready;//
+s/const bool waits = !handle->waiters->published\(\);/const bool waits = true;/
