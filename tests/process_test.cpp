@@ -285,6 +285,40 @@ TEST(Fork, InALoaderOnAnExecutorLetsTheCallEndInBothProcesses) {
   EXPECT_EQ(wait_for(child), 0);
 }
 
+// The executor has returned when the loader, which began before, forks. The child ends that call, and
+// keeps no other.
+TEST(Fork, InALoaderThatOutlastsItsExecutorLetsTheCallEndInBothProcesses) {
+  auto g = std::make_unique<group>();
+  support::task_queue queue;
+  const auto queued = g->do_async(1, std::ref(queue), [] { return 41; });
+  pid_t child = -1;
+  std::promise<void> begun, returned;
+  std::thread worker;
+  const auto future = g->do_async(
+      0,
+      [&](auto task) {
+        worker = std::thread([&, task] {
+          task();
+          if (child != 0) return;
+          expect_idle(*g);
+          g.reset();
+          end_child();
+        });
+        begun.get_future().wait();
+      },
+      [&] {
+        begun.set_value();
+        returned.get_future().wait();
+        return (child = fork_process()) == 0 ? 43 : 42;
+      });
+  returned.set_value();
+  EXPECT_EQ(future.get(), 42);
+  worker.join();
+  EXPECT_EQ(wait_for(child), 0);
+  queue.run();
+  EXPECT_EQ(queued.get(), 41);
+}
+
 TEST(Fork, InALoaderOnTheCallersOwnThreadLetsTheChildHaveItsFuture) {
   group g;
   pid_t child = -1;
