@@ -34,7 +34,7 @@ class SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS call_error : public std::system_error 
 namespace detail {
 
 /// Why a caller gets no result of a call.
-enum class reason : unsigned char {
+enum class reason {
   deadline,       // its own passed
   stop,           // it was told to stop
   circle,         // its wait would never end

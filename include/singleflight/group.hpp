@@ -764,7 +764,7 @@ class group {
         wait.teller = seen.arm(std::move(teller), now == detail::entered::begun);
       lock.unlock();
       if (finishes_here) wait.finishes = false;
-      if (now == detail::entered::ready) seen.tell_refused(key, *wait.refused_for());
+      if (now == detail::entered::ready) seen.tell_refused(key, wait.refused_for());
       if (now == detail::entered::begun) seen.tell_began_elsewhere(wait.begun_here());
       if (now != detail::entered::waits) return now;
       seen.tell_joined(key);

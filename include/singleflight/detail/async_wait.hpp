@@ -84,6 +84,24 @@ struct async_access {
 /// In the place of the options of a caller that has none.
 struct no_options {};
 
+/// A reason or none, in a byte: each coroutine that waits has one in its frame.
+class small_reason {
+ public:
+  small_reason& operator=(std::optional<reason> why) noexcept {
+    one_more_ = why ? static_cast<unsigned char>(static_cast<int>(*why) + 1) : none;
+    return *this;
+  }
+  void reset() noexcept { one_more_ = none; }
+
+  [[nodiscard]] explicit operator bool() const noexcept { return one_more_ != none; }
+  [[nodiscard]] reason operator*() const noexcept { return static_cast<reason>(one_more_ - 1); }
+  [[nodiscard]] bool operator==(reason why) const noexcept { return *this && **this == why; }
+
+ private:
+  static constexpr unsigned char none = 0;
+  unsigned char one_more_ = none;  // than the number of the reason
+};
+
 /// One asynchronous caller's wait for one call, in that caller's frame.
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call
@@ -271,7 +289,7 @@ class async_wait : public waiter_node {
   // --- Afterwards --------------------------------------------------------------------------------
 
   void refuse(reason why) noexcept { why_ = why; }
-  [[nodiscard]] const std::optional<reason>& refused_for() const noexcept { return why_; }
+  [[nodiscard]] reason refused_for() const noexcept { return *why_; }
 
   /// Returns: the call that it has begun; and what keeps that alive as long as this waits.
   [[nodiscard]] owned_type& begun_here() const noexcept { return *handle_->owned; }
@@ -454,7 +472,7 @@ class async_wait : public waiter_node {
 #pragma GCC diagnostic pop
 #endif
 
-  std::optional<reason> why_;  // it gets no result
+  small_reason why_;  // it gets no result
 
   // Fixed while it waits.
   bool began_ = false;    // the call, rather than joined it
