@@ -425,6 +425,43 @@ TEST(Start, ThatHasEndedTheCallMayThrow) {
   EXPECT_EQ(first.times(), 1);
 }
 
+/// Moving it, once it is the value of a call that has ended, takes until the test lets it go on.
+struct slow_to_move {
+  slow_to_move(int v, std::function<void()> f) : value(v), moves(std::move(f)) {}
+  slow_to_move(slow_to_move&& other) : value(other.value), moves(std::move(other.moves)) {
+    if (moves) moves();
+  }
+  int value;
+  std::function<void()> moves;
+};
+
+TEST(Start, MayReturnWhileAnotherThreadEndsTheCall) {
+  singleflight::group<int, slow_to_move> flights;
+  std::promise<void> ends;
+  std::promise<void> begun;
+  std::optional<int> got;
+  bool waited = false;
+  const auto wait_once = [&] {
+    if (waited || !flights.in_flight().empty()) return;
+    waited = true;
+    ends.set_value();
+    begun.get_future().wait();
+  };
+  threads other;
+  flights.async_call(
+      1, resume_inline, {},
+      [&](leader<slow_to_move> lead) {
+        other.start([&, mine = std::move(lead)]() mutable {
+          std::move(mine).set_value(slow_to_move(7, wait_once));
+        });
+        ends.get_future().wait();
+      },
+      [&](const outcome<slow_to_move>& o) { got = o.value().value; });
+  begun.set_value();
+  other.join();
+  EXPECT_EQ(got, 7);
+}
+
 #if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
 TEST(Start, WhoseThreadEndsFailsTheCallForEverybody) {
   group flights;

@@ -241,6 +241,53 @@ TEST(CoCallMany, PassesOnValuesThatCannotBeCopied) {
   EXPECT_EQ(got.at(0).value(), got.at(2).value());
 }
 
+TEST(CoCallMany, GivesEachPositionOfAKeyItsFailure) {
+  group flights;
+  const asker a(flights, {1, 2, 1}, [](batch& missing) {
+    missing.set(2, 20);
+    missing.fail_at(0, std::make_exception_ptr(std::runtime_error("no row")));
+  });
+  EXPECT_EQ(text_of(a.got->at(0).error()), "no row");
+  expect_same(a.got->at(0).error(), a.got->at(2).error());
+  EXPECT_EQ(a.value(1), 20);
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_CALL_ONCE_HANGS)
+/// One of its moves throws, and leaves nothing of the value.
+struct lost_in_a_move {
+  explicit lost_in_a_move(int v) noexcept : value(v) {}
+  lost_in_a_move(lost_in_a_move&& other) : value(std::exchange(other.value, 0)) {
+    if (--moves_left == 0) throw std::runtime_error("the move");
+  }
+  int value;
+  static inline int moves_left = 0;
+};
+
+TEST(CoCallMany, GivesEachPositionOfAKeyWhatMovingItsValueThrows) {
+  int failures = 0;
+  for (int n = 1; n < 12; ++n) {
+    singleflight::group<int, lost_in_a_move> flights;
+    const keys ids{1, 1};
+    std::vector<outcome<lost_in_a_move>> got;
+    lost_in_a_move::moves_left = n;
+    [](auto& group, const keys& all, auto& to) -> detached {
+      to = co_await group.co_call_many(
+          all, resume_inline, [](auto& missing) { missing.set_at(0, lost_in_a_move(42)); });
+    }(flights, ids, got);
+    ASSERT_EQ(got.size(), 2U);
+    for (const auto& o : got) {
+      if (o.has_value()) {
+        EXPECT_EQ(o.value().value, 42) << n;
+      } else {
+        EXPECT_EQ(text_of(o.error()), "the move") << n;
+        ++failures;
+      }
+    }
+  }
+  EXPECT_GT(failures, 0);
+}
+#endif
+
 // --- Sharing ---------------------------------------------------------------------------------------
 
 TEST(CoCallMany, JoinsTheCallsOfOthersAndIsJoined) {

@@ -329,6 +329,53 @@ TEST(Fork, InTheExecutorOfManyKeysLetsTheChildRunTheTask) {
   EXPECT_EQ(wait_for(child), 0);
 }
 
+// The executor has returned when the loader, which began before, forks. The child ends that call, and
+// keeps no other.
+TEST(Fork, InALoaderThatOutlastsItsExecutorLetsTheCallEndInBothProcesses) {
+  auto g = std::make_unique<group>();
+  support::task_queue queue;
+  const auto queued = g->do_async(1, std::ref(queue), [] { return 41; });
+  pid_t child = -1;
+  std::promise<void> begun, returned;
+  std::thread worker;
+  const auto future = g->do_async(
+      0,
+      [&](auto task) {
+        worker = std::thread([&, task] {
+          task();
+          if (child != 0) return;
+          expect_idle(*g);
+          g.reset();
+          end_child();
+        });
+        begun.get_future().wait();
+      },
+      [&] {
+        begun.set_value();
+        returned.get_future().wait();
+        return (child = fork_process()) == 0 ? 43 : 42;
+      });
+  returned.set_value();
+  EXPECT_EQ(future.get(), 42);
+  worker.join();
+  EXPECT_EQ(wait_for(child), 0);
+  queue.run();
+  EXPECT_EQ(queued.get(), 41);
+}
+
+// There its call is lost, and its group may be gone: it touches neither.
+TEST(Fork, LetsTheChildLoadWithALeaderWhoseGroupIsGone) {
+  auto g = std::make_unique<group>();
+  auto token = std::get<singleflight::leader<int>>(g->lead_or_follow(1));
+  in_child([&] {
+    g.reset();
+    int loads = 0;
+    std::move(token).set_from([&] { return ++loads; });
+    EXPECT_LE(loads, 1);
+  });
+  std::move(token).set_value(42);
+}
+
 TEST(Fork, InALoaderOnTheCallersOwnThreadLetsTheChildHaveItsFuture) {
   group g;
   pid_t child = -1;
@@ -495,8 +542,78 @@ TEST(Fork, FailsAForgottenCallWhoseTaskTheChildDrops) {
   in_child([&] {
     queue.drop();
     EXPECT_EQ(error_of(future), dead);
+    EXPECT_EQ(g.stats().failed, 0U);
   });
   queue.run();
+  EXPECT_EQ(future.get(), 42);
+}
+
+// The newest call is the child's own.
+TEST(Fork, InAnExecutorLeavesTheChildAGroupThatItCanDestroy) {
+  auto g = std::make_unique<group>();
+  support::task_queue queue;
+  const auto queued = g->do_async(1, std::ref(queue), [] { return 42; });
+  pid_t child = -1;
+  const auto own = g->do_async(
+      0,
+      [&](auto task) {
+        child = fork_process();
+        task();
+      },
+      [] { return 43; });
+  EXPECT_EQ(own.get(), 43);
+  if (child == 0) {
+    g.reset();
+    end_child();
+  }
+  EXPECT_EQ(wait_for(child), 0);
+  queue.run();
+  EXPECT_EQ(queued.get(), 42);
+}
+
+TEST(Fork, LeavesTheChildNothingOfACallWhoseTaskItDrops) {
+  singleflight::group<std::shared_ptr<int>, int> g;
+  support::task_queue queue;
+  auto key = std::make_shared<int>(1);
+  auto captured = std::make_shared<int>(2);
+  const std::weak_ptr<int> of_key = key;
+  const std::weak_ptr<int> of_loader = captured;
+  const auto future =
+      g.do_async(std::move(key), std::ref(queue), [keep = std::move(captured)] { return *keep; });
+  in_child([&] {
+    EXPECT_FALSE(of_key.expired());
+    EXPECT_FALSE(of_loader.expired());
+    queue.drop();
+    EXPECT_TRUE(of_key.expired());
+    EXPECT_TRUE(of_loader.expired());
+  });
+  queue.run();
+  EXPECT_EQ(future.get(), 2);
+}
+
+// A thread of the parent has ended the call, and destroys its key, when the process forks.
+TEST(Fork, LeavesTheChildNothingOfACallThatHasJustEnded) {
+  std::promise<void> destroys, end;
+  singleflight::group<std::shared_ptr<int>, int> g;
+  support::task_queue queue;
+  const pid_t parent = getpid();
+  std::shared_ptr<int> key(new int(1), [&](const int* p) {
+    delete p;
+    if (getpid() != parent) return;
+    destroys.set_value();
+    end.get_future().wait();
+  });
+  const auto future = g.do_async(std::move(key), std::ref(queue), [] { return 42; });
+  auto tasks = queue.take();
+  support::threads worker;
+  worker.start([&] { tasks.front()(); });
+  destroys.get_future().wait();
+  in_child([&] {
+    tasks.clear();
+    EXPECT_EQ(future.get(), 42);
+  });
+  end.set_value();
+  worker.join();
   EXPECT_EQ(future.get(), 42);
 }
 

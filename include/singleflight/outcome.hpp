@@ -146,12 +146,12 @@ struct outcome_maker {
   /// Prepares for `renew_as` what one caller was given. What that throws is the outcome.
   template <class Value>
   static void share(outcome<Value>& o) noexcept {
-    auto* const own = std::get_if<0>(&o.held_);
-    if (own == nullptr) return;
-    try {
-      result_maker::put_into_future(*own);
-    } catch (...) {
-      renew(o, std::current_exception());
+    if (auto* const own = std::get_if<0>(&o.held_)) {
+      try {
+        result_maker::put_into_future(*own);
+      } catch (...) {
+        renew(o, std::current_exception());
+      }
     }
   }
 

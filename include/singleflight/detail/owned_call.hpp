@@ -140,7 +140,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
 
   /// The same for a call that somebody may have ended already.
   void run_here() noexcept override {
-    if (lost()) return;
+    if (lost()) return;  // the group may be gone
     const lock guard(home_.mutex);
     if (handle_.running == nullptr) return;
     taken_ = true;
@@ -248,7 +248,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
 
   /// In a forked child, which cannot end the call: lets go of it.
   void lose() noexcept {
-    if (phase_.exchange(phase::ended) == phase::ended) return;
+    if (ended()) return;
     detail::publish_failure(get(), make_call_error(reason::lost_in_fork));
     is_over(true);
     body_.reset();
