@@ -408,6 +408,27 @@ TEST(AsioLeaving, DestroyedIoContextDestroysHandlersOfOtherContexts) {
   std::move(leader).set_value(1);
 }
 
+// Its loader would have run there.
+TEST(AsioLeaving, CallerThatWouldTryAgainIsDroppedIfItsIoContextIsGone) {
+  flight_group flights;
+  asio::io_context home;
+  auto io = std::make_unique<asio::io_context>();
+  answer a;
+  const auto kept = std::make_shared<int>(0);
+  auto leader = lead(flights, 1);
+  async_call(flights, *io, 1, {.attempts = 2}, must_not_load,
+             asio::bind_executor(home, [kept, to = into(a)](auto error, auto r) mutable {
+               to(std::move(error), std::move(r));
+             }));
+  std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error("gone")));
+  io.reset();
+  EXPECT_EQ(kept.use_count(), 2);
+  home.run();
+  EXPECT_EQ(kept.use_count(), 1);
+  EXPECT_EQ(a.calls, 0);
+  support::expect_idle(flights);
+}
+
 TEST(AsioLeaving, HandlerOfACallThatEndedOutlivesTheIoContext) {
   flight_group flights;
   asio::io_context handlers;

@@ -91,9 +91,10 @@ class asio_caller : public context_member {
     return true;
   }
 
-  /// Has it wait again. Returns: false if a context is being destroyed, and its handler is.
+  /// Has it wait again. Returns: false if a context is being destroyed, or has been, and its handler
+  /// is.
   [[nodiscard]] bool attach_again() noexcept {
-    if (in_home_.join(in_home_.all())) return true;
+    if (in_io_.lasts() && in_home_.join(in_home_.all())) return true;
     drop();
     return false;
   }

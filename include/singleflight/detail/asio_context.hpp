@@ -105,6 +105,13 @@ class membership {
     return true;
   }
 
+  /// Returns: false if the context has ended it.
+  [[nodiscard]] bool lasts() const noexcept {
+    if (all_ == nullptr) return true;
+    const std::lock_guard guard(all_->mutex_);
+    return link_ != nullptr;
+  }
+
   [[nodiscard]] const std::shared_ptr<context_members>& all() const noexcept { return all_; }
 
  private:
