@@ -170,8 +170,7 @@ frame ask_leading(group& flights, int key, On on, singleflight::async_options op
                   held_loader& load) {
   try {
     const auto r = co_await flights.co_call(
-        key, on, options,
-        [&load](const singleflight::call_context& c) -> lazy_task<int> {
+        key, on, options, [&load](const singleflight::call_context& c) -> lazy_task<int> {
           ++load.runs;
           load.call = &c;
 #if defined(__cpp_lib_jthread)
