@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Callers by Asio where memory runs out: at each allocation in turn.
 #include <array>
+#include <exception>
 #include <functional>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "../replaced_new.hpp"
 #include "either_asio.hpp"
@@ -28,6 +31,10 @@ class refusal {
  private:
   static inline thread_local int left_ = 0;
 };
+
+void expect_bad_alloc(const std::exception_ptr& error) {
+  EXPECT_THROW(std::rethrow_exception(error), std::bad_alloc);
+}
 
 /// Two callers of one key: who throws, completes with the value, or with `std::bad_alloc`.
 template <class Load>
@@ -56,7 +63,7 @@ void expect_each_refusal_to_be_told(const Load& load) {
     for (const answer& a : answers) {
       told += a.calls;
       if (a.error != nullptr) {
-        EXPECT_THROW(std::rethrow_exception(a.error), std::bad_alloc);
+        expect_bad_alloc(a.error);
       } else if (a.calls == 1) {
         EXPECT_EQ(a.value, 42);
       }
@@ -77,6 +84,55 @@ TEST(AsioWithoutMemory, LoaderThatIsAFunction) {
 TEST(AsioWithoutMemory, LoaderThatTakesALeader) {
   expect_each_refusal_to_be_told(
       [](singleflight::leader<int> token) { std::move(token).set_value(42); });
+}
+
+TEST(AsioWithoutMemory, ManyKeys) {
+  if (!support::replaces_new) GTEST_SKIP() << "no allocation can be refused here";
+  const auto load = [](auto& missing) {
+    for (std::size_t i = 0; i < missing.size(); ++i) missing.set_at(i, 10 * missing[i]);
+  };
+  int number = 0;
+  for (bool happened = true; happened; ++number) {
+    flight_group flights;
+    asio::io_context io;
+    const std::vector<int> keys{1, 2, 1};
+    int told = 0;
+    std::exception_ptr failed;
+    std::vector<singleflight::outcome<int>> rows;
+    {
+      const refusal one(number);
+      try {
+        singleflight::async_call_many(flights, io, keys, load,
+                                      [&](std::exception_ptr error, auto answers) {
+                                        ++told;
+                                        failed = std::move(error);
+                                        rows = std::move(answers);
+                                      });
+      } catch (const std::bad_alloc&) {
+        ++told;
+        failed = std::current_exception();
+      }
+      io.run();
+      happened = refusal::happened();
+    }
+    EXPECT_EQ(told, 1) << "at allocation " << number;
+    EXPECT_TRUE(happened || failed == nullptr);
+    if (failed != nullptr) {
+      expect_bad_alloc(failed);
+    } else {
+      ASSERT_EQ(rows.size(), keys.size());
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (rows[i].has_value()) {
+          EXPECT_EQ(rows[i].value(), 10 * keys[i]);
+        } else {
+          EXPECT_TRUE(happened);
+          expect_bad_alloc(rows[i].error());
+        }
+      }
+    }
+    support::expect_idle(flights);
+  }
+  EXPECT_GT(number, 4);
 }
 
 #if defined(SINGLEFLIGHT_TESTS_ASIO_COROUTINES)
