@@ -449,7 +449,7 @@ TEST(CoCallMany, SettlesTheRestWithCopies) {
   EXPECT_TRUE(got->at(3).has_value());
   EXPECT_EQ(flights.stats().failed, 1U);
   counted::copies = 0;
-  const counted mine = std::move(got->at(0)).value();
+  [[maybe_unused]] const counted mine = std::move(got->at(0)).value();
   EXPECT_EQ(counted::copies, 0) << "nobody else has it";
 }
 
