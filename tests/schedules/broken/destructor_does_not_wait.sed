@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
 # file: group.hpp
 # scenario: async_destroyed
-# oracle: a group must outlive the calls that are made through it
+# oracle: nobody can go on, and not all have come back
 s/owned.wait\(\)/true/
