@@ -65,7 +65,7 @@ class round {
       : plan_(p),
         ledger_(p),
         slots_(static_cast<std::size_t>(p.threads)),
-        pool_(p.executors || p.asynchronous ? 3 : 0),
+        pool_(std::in_place, p.executors || p.asynchronous ? 3 : 0),
         group_(std::in_place, p.options) {
     for (int i = 0; i <= p.keys; ++i) keys_.push_back(make_key(i));
   }
@@ -78,6 +78,7 @@ class round {
     ledger_.settle(group_->stats());
     if (!group_->in_flight().empty()) plan_.violated("a call is listed at the end");
     group_.reset();
+    pool_.reset();  // its threads may be about to destroy the last copies of values
     if (answer::alive() != 0) plan_.violated("values constructed and not destroyed");
   }
 
@@ -315,8 +316,8 @@ class round {
     round* all;
     template <class Task>
     void operator()(Task task) const {
-      all->pool_.post(task);
-      all->pool_.post(std::move(task));  // the second time it does nothing
+      all->pool_->post(task);
+      all->pool_->post(std::move(task));  // the second time it does nothing
     }
   };
 
@@ -325,7 +326,7 @@ class round {
     round& all;
     [[nodiscard]] static bool await_ready() noexcept { return false; }
     void await_suspend(std::coroutine_handle<> me) const {
-      all.pool_.post([me] { me.resume(); });
+      all.pool_->post([me] { me.resume(); });
     }
     static void await_resume() noexcept {}
   };
@@ -375,7 +376,7 @@ class round {
     }
     if (kind < 6) return std::move(mine).set_from(fn);
     const auto shared = std::make_shared<singleflight::leader<answer>>(std::move(mine));
-    pool_.post([shared, fn] { std::move(*shared).set_from(fn); });
+    pool_->post([shared, fn] { std::move(*shared).set_from(fn); });
   }
 
   void enter_callback(dice& random, int k, int who) {
@@ -438,8 +439,8 @@ class round {
       call->key = k;
       ledger_.throw_failure(std::move(call));
     }
-    if (kind == 3) pool_.post(task);  // and a second time
-    pool_.post(std::move(task));
+    if (kind == 3) pool_->post(task);  // and a second time
+    pool_->post(std::move(task));
   }
 
   answer execute(const load& l, const std::stop_token* stop) {
@@ -478,7 +479,7 @@ class round {
       const auto ask = [&](const auto& loader) { return group_->do_call(key(plan_.keys), loader); };
       observe(at, ask, draw_load(random, at, 0, false), false);
     }
-    if ((plan_.executors || plan_.asynchronous) && random.one_in(2)) pool_.help();
+    if ((plan_.executors || plan_.asynchronous) && random.one_in(2)) pool_->help();
   }
 
   /// Calls that all their callers have left, and asynchronous callers.
@@ -492,7 +493,7 @@ class round {
   std::vector<Key> keys_;
   std::vector<stop_slot> slots_;
   std::atomic<int> visitors_ = 0;  // asynchronous callers that have not been answered
-  support::thread_pool pool_;
+  std::optional<support::thread_pool> pool_;
   std::optional<group> group_;
 };
 
