@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "busy_batch.hpp"
+#include "executors.hpp"
 #include "held_call.hpp"
 #include "support.hpp"
 
@@ -486,6 +488,19 @@ TEST(BulkSharing, GoesOnToNewerCallsWhereTheOldOnesHang) {
   EXPECT_GE(flights.stats().superseded, 2U);
   hung.end();
   EXPECT_EQ(hung.rows[0].value(), 10);
+  support::expect_idle(flights);
+}
+
+// --- Threads of a loader ---------------------------------------------------------------------------
+
+TEST(BulkSharing, LetsManyThreadsUseItsBatchAtOnce) {
+  group flights({.shards = 2});
+  const auto load = [&](auto& missing, const singleflight::call_context& context) {
+    support::use_by_many_threads(flights, missing, context);
+  };
+  support::expect_tenfold(flights.do_many(support::many_keys(), load));
+  support::expect_tenfold(
+      flights.do_many_on(support::many_keys(), support::inline_executor, {}, load));
   support::expect_idle(flights);
 }
 

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "async_callers.hpp"
+#include "busy_batch.hpp"
 #include "executors.hpp"
 #include "support.hpp"
 #include "tasks.hpp"
@@ -224,6 +225,16 @@ TEST(CoCallMany, DoesNotHaveTheKeysOfEarlierBatches) {
   });
   ASSERT_TRUE(me.got);
   for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(me.value(i), 10 * before.at(i));
+}
+
+TEST(CoCallMany, LetsManyThreadsUseItsBatchAtOnce) {
+  group flights({.shards = 2});
+  const asker me(flights, many_keys(), [&](auto& missing, const call_context& context) {
+    use_by_many_threads(flights, missing, context);
+  });
+  ASSERT_TRUE(me.got);
+  expect_tenfold(*me.got);
+  expect_idle(flights);
 }
 
 TEST(CoCallMany, PassesOnValuesThatCannotBeCopied) {
