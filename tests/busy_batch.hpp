@@ -5,8 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstddef>
 #include <singleflight/group.hpp>
+#include <thread>
 #include <vector>
 
 #include "support.hpp"
@@ -25,9 +27,11 @@ inline std::vector<int> many_keys() {
 template <class Group, class Batch>
 void use_by_many_threads(Group& flights, Batch& missing,
                          const singleflight::call_context& context) {
+  std::atomic<bool> all_have_started = false;
   threads all;
   const auto start = [&](const auto& use) {
-    all.start([&missing, use] {
+    all.start([&missing, &all_have_started, use] {
+      while (!all_have_started) std::this_thread::yield();
       for (std::size_t i = 0; i < missing.size(); ++i) use(i);
     });
   };
@@ -44,6 +48,7 @@ void use_by_many_threads(Group& flights, Batch& missing,
 #if defined(__cpp_lib_jthread)
   start([&](std::size_t) { static_cast<void>(context.stop_token()); });
 #endif
+  all_have_started = true;
   all.join();
 }
 
