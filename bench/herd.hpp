@@ -42,8 +42,8 @@ class herd {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  /// One round. `lead(loader)` makes a call on this thread whose loader is `loader`, which ends when
-  /// every other thread sleeps in `follow()`, called after the loader has begun.
+  /// One round. `lead(loader)` makes a call on this thread whose loader is `loader`, which ends
+  /// when every other thread sleeps in `follow()`, called after the loader has begun.
   template <class Lead, class Follow>
   wake_up wake(const Lead& lead, const Follow& follow) {
     clock::time_point loaded;
@@ -103,8 +103,8 @@ class herd {
   }
 
   /// Waits until all have entered and sleep, as the kernel says. This does not depend on
-  /// the call that they follow. A thread that sleeps for a moment, for a lock, is found awake by one
-  /// of the next looks.
+  /// the call that they follow. A thread that sleeps for a moment, for a lock, is found awake by
+  /// one of the next looks.
   void await_asleep() {
     const auto entered = [this] {
       const std::lock_guard lock(mutex_);

@@ -17,8 +17,9 @@
 
 namespace bench {
 
-/// Threads that run tasks in the order in which they were posted, and timers. It has one queue, one mutex,
-/// and tasks as `std::function`. A thread looks for tasks for a while before it sleeps, as in Go's scheduler.
+/// Threads that run tasks in the order in which they were posted, and timers. It has one queue, one
+/// mutex, and tasks as `std::function`. A thread looks for tasks for a while before it sleeps, as
+/// in Go's scheduler.
 class run_queue {
  public:
   using clock = std::chrono::steady_clock;

@@ -48,9 +48,9 @@ template <class Asio, class Executor>
                             : Asio::template use_service<context_service<Asio>>(*context).all();
 }
 
-/// A caller with its handler. If its completion is destroyed, or a context, the handler is destroyed
-/// without being called. What it holds of a context, it holds as that context's member: see
-/// `membership`.
+/// A caller with its handler. If its completion is destroyed, or a context, the handler is
+/// destroyed without being called. What it holds of a context, it holds as that context's member:
+/// see `membership`.
 ///
 /// `Operation` derives from this and from `enable_shared_from_this`. It gives a handler what
 /// `complete` finds, and leaves by `cancel` and `expire`. Whoever makes it leave first, by
@@ -91,8 +91,8 @@ class asio_caller : public context_member {
     return true;
   }
 
-  /// Has it wait again. Returns: false if a context is being destroyed, or has been, and its handler
-  /// is.
+  /// Has it wait again. Returns: false, with its handler destroyed, if one of its contexts is gone
+  /// or is being destroyed.
   [[nodiscard]] bool attach_again() noexcept {
     if (in_io_.lasts() && in_home_.join(in_home_.all())) return true;
     drop();

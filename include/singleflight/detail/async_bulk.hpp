@@ -53,10 +53,10 @@ struct bulk_access {
 
 /// One caller of many keys, which is no thread. Owned by its front and by the waits for its keys.
 ///
-/// For each key it waits as a caller of `group::async_call`. Those that it begins while it enters are loaded by
-/// one invocation of the loader, which does not wait for those that it joins; so callers whose keys
-/// overlap cannot wait for each other. `Start` starts a loader for a batch; `Done` is called once,
-/// with this, when the last key is answered, unless that is in `begin`.
+/// For each key it waits as a caller of `group::async_call`. Those that it begins while it enters
+/// are loaded by one invocation of the loader, which does not wait for those that it joins; so
+/// callers whose keys overlap cannot wait for each other. `Start` starts a loader for a batch;
+/// `Done` is called once, with this, when the last key is answered, unless that is in `begin`.
 template <class Group, class Load, class Start, class Done>
 class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, Start, Done>> {
   using key_type = typename Group::key_type;

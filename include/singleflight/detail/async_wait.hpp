@@ -106,9 +106,10 @@ class small_reason {
 ///
 /// Life: entering; then waiting, in the list of its call; or starting, while the loader of the call
 /// that it has begun is started, and then waiting, unless the call has ended: then it is in no list
-/// of the call, but perhaps in that of a trampoline, and is not stopped any more. Told to stop while
-/// it enters or starts, it is not put into the list any more. Who takes it out of the list, or finds
-/// that it must not be put there, decides what becomes of it. It is over when its result is taken.
+/// of the call, but perhaps in that of a trampoline, and is not stopped any more. Told to stop
+/// while it enters or starts, it is not put into the list any more. Who takes it out of the list,
+/// or finds that it must not be put there, decides what becomes of it. It is over when its result
+/// is taken.
 template <class Key, class Value>
 class async_wait : public waiter_node {
 #if defined(__cpp_lib_jthread)

@@ -33,8 +33,8 @@ using returned_by_bulk =
 #pragma GCC diagnostic ignored "-Wsubobject-linkage"  // of a lambda in a header, as a loader
 #endif
 
-/// Awaits what the loader of a batch returns, and settles it. What `begin(*all)` returns lives until
-/// that is done.
+/// Awaits what the loader of a batch returns, and settles it. What `begin(*all)` returns lives
+/// until that is done.
 template <class Coroutine, class Key, class Value, class Batch, class Load, class Begin>
 Coroutine drive_many(std::shared_ptr<Batch> all, Load load, Begin begin) {
   std::exception_ptr failed;
