@@ -209,7 +209,7 @@ class async_wait : public waiter_node {
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
-      out.by = handle_->waiters->poster_of(*this);
+      if (is.how == resumed::bound) out.by = handle_->waiters->poster_of(*this);
     }
     out.loader = account_leave(home, why);
     return true;

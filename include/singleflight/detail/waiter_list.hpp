@@ -113,11 +113,11 @@ class waiter_list {
     return remove(n);
   }
 
-  /// Returns: what has a waiter resumed that was taken out, if it is a bound one. To be called
-  /// before the mutex is released: whoever finds the waiter gone from the list may free it.
+  /// Returns: what has a bound waiter resumed that was taken out. To be called before the mutex is
+  /// released: whoever finds the waiter gone from the list may free it.
   [[nodiscard]] std::shared_ptr<poster> poster_of(waiter_node& n) const noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
-    return n.is.how == waiter_node::resumed::bound ? n.is.poster_of(n) : nullptr;
+    return n.is.poster_of(n);
   }
 
   /// Wakes everybody, those first that run elsewhere. One waiter is taken out at a time, so that

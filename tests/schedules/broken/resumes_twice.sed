@@ -3,4 +3,4 @@
 # file: detail/async_wait.hpp
 # scenario: async_stop
 # oracle: the program crashed
-s/if \(!handle_->waiters->remove\(\*this\)\) return false;\n      out.by/handle_->waiters->remove(*this);\n      out.by/
+s/if \(!handle_->waiters->remove\(\*this\)\) return false;\n      if \(is.how/handle_->waiters->remove(*this);\n      if (is.how/
