@@ -126,6 +126,28 @@ TEST(Drained, IsNotResumedIfItComesWhenTheLastCallHasEnded) {
   EXPECT_EQ(times, 1);
 }
 
+// --- Starting a loader -------------------------------------------------------------------------------
+
+TEST(Start, MayHaveItsCallEndedAtAnyTimeAfterIt) {
+  int n = 0;
+  bool came = true;
+  while (came) {
+    group flights;
+    std::optional<leader<int>> lead;
+    const auto end = [&] {
+      if (auto mine = std::exchange(lead, std::nullopt)) std::move(*mine).set_value(42);
+    };
+    answers got;
+    came = interrupt(before_lock, ++n, end,
+                     [&] { flights.async_call(1, resume_inline, {}, keep(lead), got.add()); });
+    end();
+    ASSERT_EQ(got.size(), 1U) << n;
+    EXPECT_EQ(got.value(0), 42) << n;
+    expect_idle(flights);
+  }
+  EXPECT_GT(n, 3) << "there are two critical sections after it";
+}
+
 // --- Batches -----------------------------------------------------------------------------------------
 
 // The first task counts its critical sections. The second one waits after its last, by which it lets
