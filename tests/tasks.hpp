@@ -6,8 +6,10 @@
 
 #include <atomic>
 #include <coroutine>
+#include <cstddef>
 #include <exception>
 #include <functional>
+#include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -285,7 +287,7 @@ class [[nodiscard]] frame {
     static void operator delete(void* memory, std::size_t size) noexcept {
       auto* const bytes = static_cast<volatile unsigned char*>(memory);
       for (std::size_t i = 0; i < size; ++i) bytes[i] = 0xFF;
-      ::operator delete(memory, size);
+      ::operator delete(memory);
     }
   };
 

@@ -59,7 +59,7 @@ class owned_calls {
   /// Adds a call that this thread is about to give to an executor.
   void add(member& m) noexcept {
     const lock guard(mutex_);
-    m.owner_ = std::this_thread::get_id();
+    set_owner(m, std::this_thread::get_id());
     m.next_ = first_;
     if (first_ != nullptr) first_->link_ = &m.next_;
     m.link_ = &first_;
@@ -69,13 +69,13 @@ class owned_calls {
   /// Notes that this thread runs or fails the call.
   void own(member& m) noexcept {
     const lock guard(mutex_);
-    m.owner_ = std::this_thread::get_id();
+    set_owner(m, std::this_thread::get_id());
   }
 
   /// Notes that this thread has given the call to its executor, unless another runs it already.
   void disown(member& m) noexcept {
     const lock guard(mutex_);
-    if (m.owner_ == std::this_thread::get_id()) m.owner_ = {};
+    if (is_owned_here(m)) set_owner(m, {});
   }
 
   /// Notifies the one destructor that may wait, and under the mutex: once that is released, the
@@ -144,7 +144,7 @@ class owned_calls {
     member* next = nullptr;
     for (member* m = first_; m != nullptr; m = next) {
       next = m->next_;
-      if (m->owner_ == std::this_thread::get_id()) continue;
+      if (is_owned_here(*m)) continue;
       m->lost_ = true;
       unlink(*m);
     }
@@ -159,9 +159,16 @@ class owned_calls {
     if (m.next_ != nullptr) m.next_->link_ = m.link_;
   }
 
+  void set_owner(member& m, std::thread::id who) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    m.owner_ = who;
+  }
+  [[nodiscard]] bool is_owned_here(const member& m) const noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    return m.owner_ == std::this_thread::get_id();
+  }
+
   [[nodiscard]] bool this_thread_owns_one() const noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
     for (const member* m = first_; m != nullptr; m = m->next_) {
-      if (m->owner_ == std::this_thread::get_id()) return true;
+      if (is_owned_here(*m)) return true;
     }
     return false;
   }
