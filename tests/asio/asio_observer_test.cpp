@@ -123,6 +123,22 @@ TEST_F(AsioObserver, IsToldWhoLeavesByItsSlot) {
   EXPECT_EQ(events().back(), "ended 2 exception 0");
 }
 
+// The hook stops a caller that has joined and does not wait yet.
+TEST_F(AsioObserver, MayStopACallerThatItIsToldHasJoined) {
+  answer a;
+  asio::cancellation_signal signal;
+  auto other = lead(g, 1);
+  bool stops = true;
+  told.to->then([&] {
+    if (std::exchange(stops, false)) signal.emit(asio::cancellation_type::terminal);
+  });
+  async_call(g, io, 1, must_not_load, asio::bind_cancellation_slot(signal.slot(), into(a)));
+  std::move(other).set_value(42);
+  run();
+  EXPECT_EQ(a.code(), std::errc::operation_canceled);
+  EXPECT_EQ(events(), (words{"began 1", "joined 1 1", "left 1 stop", "ended 1 value 0"}));
+}
+
 TEST_F(AsioObserver, IsToldWhoLeavesAtItsDeadline) {
   answer joins;
   const auto other = lead(g, 1);

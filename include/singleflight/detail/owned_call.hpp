@@ -140,7 +140,6 @@ class owned_call : public owned_calls::member, public open_call<Value> {
 
   /// The same for a call that somebody may have ended already.
   void run_here() noexcept override {
-    if (lost()) return;  // the group may be gone
     const lock guard(home_.mutex);
     if (handle_.running == nullptr) return;
     taken_ = true;
