@@ -279,6 +279,14 @@ class [[nodiscard]] frame {
     [[nodiscard]] std::suspend_always final_suspend() const noexcept { return {}; }
     void return_void() const noexcept {}
     [[noreturn]] void unhandled_exception() const noexcept { std::terminate(); }
+
+    static void* operator new(std::size_t size) { return ::operator new(size); }
+    /// Leaves no pointer there that somebody could follow who uses the frame afterwards.
+    static void operator delete(void* memory, std::size_t size) noexcept {
+      auto* const bytes = static_cast<volatile unsigned char*>(memory);
+      for (std::size_t i = 0; i < size; ++i) bytes[i] = 0xFF;
+      ::operator delete(memory, size);
+    }
   };
 
   frame() noexcept : frame_({}) {}
