@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <future>
@@ -19,6 +20,7 @@
 
 #include "async_callers.hpp"
 #include "executors.hpp"
+#include "recorder.hpp"
 #include "support.hpp"
 #include "tasks.hpp"
 
@@ -124,6 +126,28 @@ TEST(Drained, IsNotResumedIfItComesWhenTheLastCallHasEnded) {
   EXPECT_EQ(times, 1);
 }
 
+// --- Starting a loader -------------------------------------------------------------------------------
+
+TEST(Start, MayHaveItsCallEndedAtAnyTimeAfterIt) {
+  int n = 0;
+  bool came = true;
+  while (came) {
+    group flights;
+    std::optional<leader<int>> lead;
+    const auto end = [&] {
+      if (auto mine = std::exchange(lead, std::nullopt)) std::move(*mine).set_value(42);
+    };
+    answers got;
+    came = interrupt(before_lock, ++n, end,
+                     [&] { flights.async_call(1, resume_inline, {}, keep(lead), got.add()); });
+    end();
+    ASSERT_EQ(got.size(), 1U) << n;
+    EXPECT_EQ(got.value(0), 42) << n;
+    expect_idle(flights);
+  }
+  EXPECT_GT(n, 3) << "there are two critical sections after it";
+}
+
 // --- Batches -----------------------------------------------------------------------------------------
 
 // The first task counts its critical sections. The second one waits after its last, by which it lets
@@ -212,6 +236,42 @@ TEST(StoppedFollower, TriesAgainWhenTheStopRequestIsDoneWithItsFirstCall) {
   EXPECT_EQ(got.code(0), std::errc::operation_canceled);
   EXPECT_FALSE(second.has_value());
   expect_idle(flights);
+}
+
+// The stop request has come while the loader is started, and is about to settle the accounts.
+TEST(StoppedCallback, IsToldToHaveLeftWhenItHasLeft) {
+  const recorder told;
+  watched g({}, {}, {}, told);
+  std::atomic<bool> starts = false, leaves = false, left = false;
+  std::uint64_t cancelled = 0;
+  told.to->then([&] {
+    if (left || told.to->count("left") == 0) return;
+    cancelled = g.stats().cancelled;
+    left = true;
+  });
+  std::stop_source stop;
+  threads stopper;
+  stopper.start([&] {
+    await([&] { return starts.load(); }, "the loader to be started");
+    const auto let_it_go_on = [&] {
+      leaves = true;
+      for (int i = 0; i < 1000 && !left; ++i) std::this_thread::yield();
+    };
+    EXPECT_TRUE(interrupt(before_lock, 1, let_it_go_on, [&] { stop.request_stop(); }));
+  });
+  std::optional<leader<int>> lead;
+  g.async_call(
+      1, resume_inline, {.stop = stop.get_token()},
+      [&](leader<int> mine) {
+        lead.emplace(std::move(mine));
+        starts = true;
+        await([&] { return leaves.load(); }, "the stop request");
+      },
+      [](const auto&) {});
+  stopper.join();
+  EXPECT_TRUE(left);
+  EXPECT_EQ(cancelled, 1U);
+  lead.reset();
 }
 
 #endif

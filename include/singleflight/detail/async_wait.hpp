@@ -171,7 +171,10 @@ class async_wait : public waiter_node {
     tell_left(reason::caller_gone);
     if (chosen_ != nullptr && chosen_->gone != nullptr) *chosen_->gone = true;
     if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
-    if (!handle_->waiters->take_out(*this)) return false;
+    {
+      const lock guard(handle_->waiters->mutex);
+      if (!handle_->waiters->remove(*this)) return false;
+    }
     disconnect();
     // Who was stopped has left already.
     if (!why_) detail::take_leave(*handle_->home, *handle_, began_, reason::caller_gone);

@@ -37,7 +37,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 ///
 /// Life: made; begun, which is listed and given to who is to end it; claimed by the thread that
 /// ends it; empty, which is claimed with its key gone. It may outlive the group: an empty one
-/// touches only itself, and so does one that a forked child has lost.
+/// touches only itself, and so does one that a forked child has lost, unless it is asynchronous and
+/// keeps its shard.
 template <class Key, class Value>
 class owned_call : public owned_calls::member, public open_call<Value> {
  public:
@@ -137,7 +138,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     return home_.is_wanted(get());
   }
 
-  /// The same for a call that somebody may have ended already.
+  /// The same for an asynchronous call, which keeps its shard alive, and which somebody may have
+  /// ended or, in a forked child, lost already.
   void run_here() noexcept override {
     const lock guard(home_.mutex);
     if (home_.running(handle_) != nullptr) set_leader_here();

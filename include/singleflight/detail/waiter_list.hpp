@@ -107,10 +107,10 @@ class waiter_list {
     return true;
   }
 
-  /// As `remove`, for who does not hold the mutex.
-  bool take_out(waiter_node& n) noexcept {
+  /// As `remove`, for a destructor, in which Clang's analysis sees no lock.
+  void lock_and_remove(waiter_node& n) noexcept {
     const lock guard(mutex);
-    return remove(n);
+    remove(n);
   }
 
   /// Returns: what has a bound waiter resumed that was taken out. To be called before the mutex is
