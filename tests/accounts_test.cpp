@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <initializer_list>
 #include <limits>
@@ -176,6 +177,17 @@ TEST(InFlight, CountsTheTimeOfAFollowerFromWhenItJoinsACallThatIsBeingBegun) {
   std::move(*lead).set_value(42);
 }
 
+// Not from when its executor returns.
+TEST(InFlight, CountsTheTimeOfACallerFromWhenItCallsItsExecutor) {
+  group<int, int> g;
+  const auto looks = [&](const auto& task) {
+    support::await([&] { return g.in_flight().at(0).waited > std::chrono::nanoseconds::zero(); },
+                   "the caller to have waited");
+    task();
+  };
+  EXPECT_EQ(*g.do_call_on(1, looks, {}, [] { return 42; }), 42);
+}
+
 TEST(InFlight, BeginsToCountAnewWhenAllWhoWaitedHaveLeft) {
   using namespace std::chrono_literals;
   group<int, int> g;
@@ -339,6 +351,21 @@ TEST(Shards, AreSeveralForKeysInARow) {
     support::await([&] { return passed >= keys / 4; }, "the keys of other shards");
     slow_key::goes_on = true;
   }
+}
+
+// A chain is no longer than the hashes of its calls are alike.
+TEST(Shard, SpreadsItsCallsOverAllOfItsBuckets) {
+  using shard = singleflight::detail::call_map<int, int>;
+  constexpr int bits = 10;
+  shard s;
+  std::deque<shard::call_type> calls;  // which cannot be moved
+  const singleflight::detail::lock guard(s.mutex);
+  for (std::uint64_t i = 0; i < std::uint64_t{1} << bits; ++i) {
+    s.list(calls.emplace_back(i << (64 - bits), 0, std::thread::id(),
+                              singleflight::detail::no_stop_source()));
+  }
+  for (auto& c : calls) EXPECT_EQ(c.next, nullptr) << c.hash;
+  for (auto& c : calls) s.unlist(c);
 }
 
 TEST(Shards, MayNotBeMore) {

@@ -366,6 +366,22 @@ TEST(Leader, ThatEndsACallWhichHasFailedDoesNothing) {
   expect_idle(flights);
 }
 
+// The caller that asks inside the inner call holds up the thread that leads both.
+TEST(AsyncCircle, ThroughTheInnerOfTwoCallsOfAThreadIsRefusedToAskForTheOuter) {
+  group flights;
+  seen through;
+  std::optional<leader<int>> b;
+  std::ignore = flights.do_call(1, [&] {
+    return *flights.do_call(2, [&](const call_context& c) {
+      flights.async_call(3, resume_inline, {.inside = &c}, keep(b), [](const auto&) {});
+      flights.async_call(1, resume_inline, {.inside = &b->context()}, never, std::ref(through));
+      return 1;
+    });
+  });
+  EXPECT_EQ(through.code(), circle);
+  std::move(*b).set_value(2);
+}
+
 TEST(AsyncCircle, ThroughACallOnAnExecutorIsRefused) {
   group flights;
   seen refused;
@@ -515,6 +531,92 @@ TEST(NoAsyncCircle, IsSeenWhereTheFrameIsGone) {
   std::move(*b.lead).set_value(1);
 }
 
+// The callers that a loader has made wait on when its call has ended. Nothing waits for them then: not
+// the thread that ran the loader, which leads another call now,
+TEST(NoAsyncCircle, IsSeenWhereAThreadHasLeftACallBehindThatItMadeInsideItsLoader) {
+  group flights;
+  std::optional<leader<int>> b;
+  std::ignore = flights.do_call(1, [&](const call_context& c) {
+    flights.async_call(2, resume_inline, {.inside = &c}, keep(b), [](const auto&) {});
+    return 1;
+  });
+  seen b_waits;
+  std::ignore = flights.do_call(3, [&] {
+    flights.async_call(3, resume_inline, {.inside = &b->context()}, never, std::ref(b_waits));
+    return 3;
+  });
+  EXPECT_EQ(b_waits.value(), 3);
+  std::move(*b).set_value(2);
+}
+
+// nor a caller that tries again, and finds a call of that thread,
+TEST(NoAsyncCircle, IsSeenByACallerThatTriesAgainWhenTheCallInsideWhichItAskedHasEnded) {
+  group flights;
+  task_queue queue;
+  std::optional<leader<int>> b;
+  seen said;
+  std::ignore = flights.do_call(1, [&](const call_context& c) {
+    flights.async_call(2, resume_inline, {}, keep(b), [](const auto&) {});
+    flights.async_call(2, std::ref(queue), {.attempts = 2, .inside = &c}, never, std::ref(said));
+    return 1;
+  });
+  std::move(*b).set_exception(std::make_exception_ptr(42));
+  std::ignore = flights.do_call(2, [&] {
+    queue.run();
+    return 3;
+  });
+  queue.run();
+  EXPECT_EQ(said.value(), 3);
+}
+
+// nor a caller that has asked for that call and is not yet resumed.
+TEST(NoAsyncCircle, IsSeenThroughACallerOfTheEndedCallThatIsNotYetResumed) {
+  group flights;
+  task_queue again;
+  task_queue late;
+  open_call x(flights, 1);
+  open_call first(flights, 2);
+  async_options twice = x.inside();
+  twice.attempts = 2;
+  seen x_waits;
+  flights.async_call(2, std::ref(again), twice, never, std::ref(x_waits));
+  std::move(*first.lead).set_exception(std::make_exception_ptr(42));
+  open_call y(flights, 2);
+  seen y_waits;
+  flights.async_call(1, std::ref(late), y.inside(), never, std::ref(y_waits));
+  std::move(*x.lead).set_value(1);
+  again.run();
+  EXPECT_FALSE(x_waits.came());
+  late.run();
+  EXPECT_EQ(y_waits.value(), 1);
+  std::move(*y.lead).set_value(2);
+  again.run();
+  EXPECT_EQ(x_waits.value(), 2);
+}
+
+// The caller has left while it began the call, and its executor drops what would tell it so.
+#if defined(__cpp_lib_jthread)
+TEST(NoAsyncCircle, IsSeenWhereTheCallerHasLeftAndIsDropped) {
+  group flights;
+  std::stop_source stop;
+  open_call a(flights, 1);
+  std::optional<leader<int>> b;
+  flights.async_call(
+      2, [](const auto&) {}, {.stop = stop.get_token(), .inside = &a.lead->context()},
+      [&](leader<int> mine) {
+        b.emplace(std::move(mine));
+        stop.request_stop();
+      },
+      [](const auto&) { ADD_FAILURE() << "was called back"; });
+  seen b_waits;
+  flights.async_call(1, resume_inline, {.inside = &b->context()}, never, std::ref(b_waits));
+  EXPECT_FALSE(b_waits.came());
+  std::move(*a.lead).set_value(7);
+  EXPECT_EQ(b_waits.value(), 7);
+  std::move(*b).set_value(1);
+}
+#endif
+
 // Many calls that wait for one, and one that waits for many, are no circle.
 TEST(NoAsyncCircle, IsSeenInADiamond) {
   group flights;
@@ -571,6 +673,45 @@ TEST(AsyncCircle, OfACallThatIsTooOldIsRefusedAndNotBegunAnew) {
   EXPECT_EQ(through.code(), circle);
   EXPECT_EQ(flights.stats().superseded, 0U);
   std::move(*b.lead).set_value(1);
+  std::move(*a.lead).set_value(1);
+}
+
+// Nobody has joined the call that is too old, so that the graph does not know it. The thread that leads
+// it waits for the call inside which the caller asks.
+TEST(AsyncCircle, OfACallThatIsTooOldAndThatNobodyHasJoinedIsRefusedAndNotBegunAnew) {
+  group aging({.max_age = std::chrono::nanoseconds(1)});
+  group flights;
+  open_call b(flights, 2);
+  threads other;
+  other.start([&] {
+    EXPECT_EQ(*aging.do_call(1, [&] { return *flights.do_call(2, [] { return 0; }) + 1; }), 6);
+  });
+  await_followers(flights, 2);
+  grow_old();
+  seen b_waits;
+  aging.async_call(1, resume_inline, b.inside(), never, std::ref(b_waits));
+  EXPECT_EQ(b_waits.code(), circle);
+  EXPECT_EQ(aging.stats().superseded, 0U);
+  std::move(*b.lead).set_value(5);
+}
+
+// A call that waits for nothing is begun anew.
+TEST(NoAsyncCircle, IsSeenInACallThatIsTooOldAndThatNobodyHasJoined) {
+  group flights({.max_age = std::chrono::nanoseconds(1)});
+  open_call a(flights, 1);
+  std::optional<leader<int>> again;
+  seen said;
+  std::ignore = flights.do_call(2, [&] {
+    grow_old();
+    threads(1, [&](std::size_t) {
+      flights.async_call(2, resume_inline, a.inside(), keep(again), std::ref(said));
+    });
+    return 1;
+  });
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(flights.stats().superseded, 1U);
+  std::move(*again).set_value(2);
+  EXPECT_EQ(said.value(), 2);
   std::move(*a.lead).set_value(1);
 }
 

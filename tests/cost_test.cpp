@@ -48,12 +48,16 @@ namespace {
 
 thread_local int locks_of_this_thread = 0;
 
+/// Counts them, too, where another thread looks; or null.
+thread_local std::atomic<int>* locks_shown = nullptr;
+
 }  // namespace
 
 #if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 extern "C" int __real_pthread_mutex_lock(pthread_mutex_t*);
 extern "C" int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
   ++locks_of_this_thread;
+  if (locks_shown != nullptr) ++*locks_shown;
   return __real_pthread_mutex_lock(mutex);
 }
 #endif
@@ -210,8 +214,6 @@ TEST(Allocations, OfAGroupOfDefaultSizeAreBoundedOnALargeHost) {
 pid_t parent = 0;
 bool allocated_by_child = false;
 
-// What a child gets in the place of calls that it lacks is made before the fork: in the child another
-// thread that is gone may hold the lock of a user's operator new.
 TEST(Memory, OfAGroupIsFreedWithTheLastCallThatOutlivesIt) {
   const auto outlived = [](bool joined) {
     std::optional<singleflight::leader<int>> lead;
@@ -232,6 +234,21 @@ TEST(Memory, OfAGroupIsFreedWithTheLastCallThatOutlivesIt) {
   }
 }
 
+// A shard that cannot be made leaves nothing of those before it.
+TEST(Memory, OfAGroupThatCannotBeMadeIsFreed) {
+  static thread_local int left = 0;
+  const std::int64_t before = support::live_bytes;
+  for (const int granted : {0, 1, 3}) {
+    left = granted;
+    support::grants_allocation = []() noexcept { return left-- > 0; };
+    EXPECT_THROW((group<int, int>({.shards = 4})), std::bad_alloc);
+    support::grants_allocation = nullptr;
+    EXPECT_EQ(support::live_bytes, before) << granted;
+  }
+}
+
+// What a child gets in the place of calls that it lacks is made before the fork: in the child another
+// thread that is gone may hold the lock of a user's operator new.
 TEST(Allocations, AreNoneInTheHandlersOfAForkedChild) {
   const group<int, int> g;
   parent = getpid();
@@ -289,6 +306,17 @@ TEST(Allocations, AreThoseOfAPromiseForTheFirstFollowerAndNoneForTheOthers) {
       g, long_key, [] { return 42; }, enter);
   EXPECT_EQ(costs[0].allocations, allocations_of_a_promise);
   for (std::size_t i = 1; i < costs.size(); ++i) EXPECT_EQ(costs[i].allocations, 0);
+}
+
+TEST(Allocations, AreThoseOfAPromiseForTheFirstThatJoinsInAFutureAndNoneForTheOthers) {
+  group<int, int> g;
+  const auto here = [](auto task) { task(); };
+  (void)g.do_call(1, [&] {
+    const auto join = [&] { (void)g.do_async(1, here, [] { return 0; }); };
+    EXPECT_EQ(cost_of(join).allocations, allocations_of_a_promise);
+    EXPECT_EQ(cost_of(join).allocations, 0);
+    return 42;
+  });
 }
 
 TEST(Allocations, AreThoseOfAPromiseForTheFirstFollowerOfACallWithoutAValue) {
@@ -559,6 +587,81 @@ TEST(Locks, AreTwoOrThreeMoreForAFollowerInsideALoader) {
   EXPECT_EQ(costs[2].locks, of_the_outer_call + 1 + 2);
 }
 
+struct notes_locks {
+  int* at_end;
+  void wait_ended(const auto&) const noexcept { *at_end = locks_of_this_thread; }
+};
+
+// From there on the thread may run user code, so it must have no edge in the wait graph any more.
+TEST(Locks, OfAFollowerInsideALoaderAreNoneAfterTheEndOfItsWait) {
+  int at_end = 0;
+  int at_return = 0;
+  group<int, int, std::hash<int>, std::equal_to<int>, notes_locks> g({}, {}, {}, {&at_end});
+  group<std::thread::id, int> outer;
+  (void)costs_of_followers<1>(
+      g, 1, [] { return 42; }, nested_in(outer, [&] {
+        (void)g.do_call(1, [] { return 0; });
+        at_return = locks_of_this_thread;
+      }));
+  EXPECT_GT(at_end, 0);
+  EXPECT_EQ(at_return, at_end);
+}
+
+struct waits_when_moved {
+  explicit waits_when_moved(const std::function<void()>& wait) : wait_(&wait) {}
+  waits_when_moved(waits_when_moved&& other) : wait_(other.wait_) { (*wait_)(); }
+
+ private:
+  const std::function<void()>* wait_;
+};
+struct counts_ends_of_waits {
+  const std::function<void()>* when_joined;
+  std::atomic<int>* left_;
+  std::atomic<int>* ended;
+  void joined(const auto&) const noexcept { (*when_joined)(); }
+  void left(const auto&) const noexcept { ++*left_; }
+  void wait_ended(const auto&) const noexcept { ++*ended; }
+};
+
+// The call grows too old for its follower when it has ended and its value is being moved: the follower
+// stays, which its lock tells here.
+TEST(Locks, AreOneMoreForAFollowerThatWouldLeaveForANewerCallAndStays) {
+  constexpr auto age = 200ms;
+  std::atomic<bool> joined = false;
+  std::atomic<bool> call_ended = false;
+  std::atomic<int> locks = 0;
+  std::atomic<int> left = 0;
+  std::atomic<int> ended = 0;
+  const std::function<void()> grow_old = [&] {
+    joined = true;
+    const auto too_old = std::chrono::steady_clock::now() + age;
+    support::await([&] { return call_ended && std::chrono::steady_clock::now() >= too_old; },
+                   "the call to end and to grow too old");
+    locks_shown = &locks;
+  };
+  const std::function<void()> move_late = [&] {
+    call_ended = true;
+    if (joined) support::await([&] { return locks > 0; }, "the follower to look");
+  };
+  const std::function<void()> move_at_once = [] {};
+  group<int, waits_when_moved, std::hash<int>, std::equal_to<int>, counts_ends_of_waits> g(
+      {.max_age = age}, {}, {}, {&grow_old, &left, &ended});
+  support::threads follower;
+  (void)g.do_call(1, [&] {
+    follower.start([&] {
+      (void)g.do_call(1, [&] { return waits_when_moved(move_at_once); });
+      locks_shown = nullptr;
+    });
+    support::await([&] { return joined || g.stats().superseded == 1; }, "the follower");
+    return waits_when_moved(move_late);
+  });
+  follower.join();
+  if (!joined) GTEST_SKIP() << "the follower came too late";
+  EXPECT_EQ(left, 0);
+  EXPECT_EQ(ended, 1);
+  EXPECT_EQ(locks, 1);
+}
+
 TEST(Locks, AreEightToBeginACallOnAnExecutorAndOneToJoinIt) {
   group<int, int> g;
   const auto here = [](auto task) {
@@ -629,6 +732,26 @@ TEST(Locks, OfManyKeysAreOneForEachShardToEnterAndOneToSettleAKeyOrEachShard) {
             4 + 4);
   EXPECT_EQ(cost_of([&] { (void)g.do_many(keys, [](auto&) {}); }).locks, 4 + 4) << "they fail";
 }
+
+#if defined(__GLIBC__)
+int locks_of_a_fork() {
+  const int before = locks_of_this_thread;
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  const int locks = locks_of_this_thread - before;
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+  return locks;
+}
+
+// So that no other thread is in the middle of a change of what the child copies.
+TEST(Locks, OfAForkAreOneForTheGroupsOneForEachShardAndOneForTheCallsOnExecutors) {
+  EXPECT_EQ(locks_of_a_fork(), 1);
+  const group<int, int> g({.shards = 4});
+  EXPECT_EQ(locks_of_a_fork(), 1 + 4 + 1);
+  const group<int, int> other({.shards = 2});
+  EXPECT_EQ(locks_of_a_fork(), 1 + 4 + 1 + 2 + 1);
+}
+#endif
 
 TEST(Locks, AreOneToForgetAndOneForEachShardToLook) {
   group<int, int> g({.shards = 4});

@@ -279,6 +279,15 @@ TEST(Timeout, ThatTheClockCannotHoldIsNone) {
   }
 }
 
+TEST(Timeout, ThatTheClockCannotHoldIsOverIfItIsNegative) {
+  group<int, int> g;
+  // An hour more than the clock can hold; as a number of nanoseconds it would be positive.
+  const auto past = std::chrono::duration_cast<std::chrono::hours>(clock::duration::min()) - 1h;
+  const auto told =
+      support::thrown_by([&] { (void)g.do_call(0, {.timeout = past}, [] { return 1; }); });
+  EXPECT_EQ(support::call_error_of(told), std::errc::timed_out);
+}
+
 TEST(Deadline, MayBeOfAnyUnitOfTheClock) {
   group<int, int> g;
   using std::chrono::time_point;

@@ -82,6 +82,19 @@ TEST(Forgotten, CountsAForgetThatFindsNothingWhereACallRunsAlone) {
 }
 
 // One shard: every call sees every forget of that shard, and none that came before it.
+TEST(Forgotten, DoesNotCountWhatLeavesASharedCallListed) {
+  group flights;
+  std::thread follower;
+  std::ignore = flights.do_call("a", [&](const call_context& c) {
+    follower = std::thread([&] { EXPECT_EQ(*flights.do_call("a", [] { return 2; }), 1); });
+    while (flights.stats().waiting == 0) std::this_thread::yield();
+    EXPECT_FALSE(flights.forget_unshared("a"));
+    EXPECT_FALSE(c.forgotten());
+    return 1;
+  });
+  follower.join();
+}
+
 TEST(Forgotten, DoesNotCountWhatCameBeforeTheCall) {
   group flights({.shards = 1});
   flights.forget("a");

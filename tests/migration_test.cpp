@@ -8,8 +8,10 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <singleflight/group.hpp>
 #include <system_error>
+#include <utility>
 
 #include "fiber.hpp"
 #include "support.hpp"
@@ -69,6 +71,22 @@ TEST(LoaderThatReturnsOnAnotherThread, LeavesBothThreadsTheSearchForCircles) {
   threads.join();
   EXPECT_EQ(value, 42);
   EXPECT_EQ(g.stats().in_flight, 0U);
+}
+
+// The code of a `leader` may do so: it costs the thread on which it began a search, and no other anything.
+TEST(LeaderThatReturnsOnAnotherThread, ChangesTheCountOfNoThread) {
+  using singleflight::detail::calls_led_by_this_thread;
+  std::optional<singleflight::detail::leading_from_here> leads;
+  leads.emplace();
+  EXPECT_EQ(calls_led_by_this_thread, 1U);
+  support::threads(1, [&](std::size_t) {
+    leads.reset();
+    EXPECT_EQ(calls_led_by_this_thread, 0U);
+  });
+  EXPECT_EQ(std::exchange(calls_led_by_this_thread, 0U), 1U);
+  leads.emplace();
+  leads.reset();
+  EXPECT_EQ(calls_led_by_this_thread, 0U);
 }
 
 }  // namespace

@@ -151,6 +151,46 @@ TEST_F(Observer, IsToldWhoLeavesAtItsStopRequest) {
             (words{"began 1", "joined 1 1", "left 1 stop", "ended 1 value 0", "rejected 1 stop"}));
 }
 
+// Its observer has it stopped between its two attempts.
+TEST(ObserverOfRetries, IsToldWhoIsRefusedTheSecond) {
+  const auto load = [] { return 43; };
+  const std::function<void(watched&, const singleflight::call_options&)> ways[] = {
+      [&](watched& g, const auto& options) { (void)g.do_call(1, options, load); },
+      [&](watched& g, const auto& options) {
+        (void)g.do_call_on(1, support::inline_executor, options, load);
+      },
+      [&](watched& g, const auto& options) { (void)g.lead_or_follow(1, options); }};
+  for (const auto& enter : ways) {
+    const recorder told;
+    watched g({}, {}, {}, told);
+    std::stop_source stop;
+    told.to->then([&] {
+      if (told.to->count("wait_ended") != 0) stop.request_stop();
+    });
+    support::threads follower;
+    follower.start([&] {
+      support::await([&] { return g.stats().led == 1; }, "the call");
+      EXPECT_ANY_THROW(enter(g, {.stop = stop.get_token(), .attempts = 2}));
+    });
+    EXPECT_ANY_THROW((void)g.do_call(1, [&]() -> int {
+      support::await_followers(g, 1);
+      throw std::runtime_error("no");
+    }));
+    follower.join();
+    EXPECT_EQ(told.to->count("rejected 1 stop again"), 1);
+  }
+}
+
+TEST_F(Observer, IsToldThatALeaderWithdrawsBeforeItsLoaderIsStopped) {
+  std::stop_source stop;
+  (void)g.do_call(1, {.stop = stop.get_token()}, [&](const std::stop_token& token) {
+    const std::stop_callback look(token, [&] { EXPECT_EQ(told.to->count("left"), 1); });
+    stop.request_stop();
+    EXPECT_TRUE(token.stop_requested());
+    return 42;
+  });
+}
+
 TEST_F(Observer, IsToldOfALeaderThatWithdraws) {
   std::stop_source stop;
   (void)g.do_call(1, {.stop = stop.get_token()}, [&] {
@@ -375,7 +415,8 @@ TEST(ObserverOfARace, IsToldOfCallbacksThatOtherThreadsStopWhileTheirLoadersAreS
     std::stop_source stop;
     std::atomic<bool> starts = false;
     support::threads stopper(1, [&](std::size_t) {
-      support::await([&] { return starts.load(); }, "the loader to be started");
+      support::await([&] { return starts.load(std::memory_order_relaxed); },
+                     "the loader to be started");
       stop.request_stop();
     });
     std::optional<singleflight::leader<int>> lead;
@@ -383,7 +424,7 @@ TEST(ObserverOfARace, IsToldOfCallbacksThatOtherThreadsStopWhileTheirLoadersAreS
         1, singleflight::resume_inline, {.stop = stop.get_token()},
         [&](singleflight::leader<int>&& l) {
           lead.emplace(std::move(l));
-          starts = true;
+          starts.store(true, std::memory_order_relaxed);  // orders nothing that the code does not
           if (round % 2 == 0) support::await([&] { return stop.stop_requested(); }, "the request");
         },
         [](singleflight::outcome<int>&&) {});
@@ -580,6 +621,100 @@ TEST_F(Observer, MayCallTheGroup) {
   }
 }
 
+// Whichever way a caller enters, and whatever becomes of it: no hook is called under a lock.
+class ObserverThatLooks : public Observer {
+ protected:
+  explicit ObserverThatLooks(const singleflight::group_options& options = {}) : Observer(options) {
+    told.to->then([this] { (void)g.stats(); });
+  }
+
+  static constexpr int ways = 5;
+
+  /// Has a caller of one of five kinds ask for key 1, on this thread.
+  void ask(int way) {
+    const auto load = [] { return 42; };
+    const auto ends = [](singleflight::leader<int>&& l) { std::move(l).set_value(42); };
+    const auto done = [](const singleflight::outcome<int>&) {};
+    try {
+      switch (way) {
+        case 0:
+          return (void)g.do_call(1, load);
+        case 1:
+          return (void)g.do_call_on(1, support::inline_executor, {}, load);
+        case 2:
+          return (void)g.do_async(1, support::inline_executor, load);
+        case 3:
+          return (void)g.lead_or_follow(1);
+        default:
+          return g.async_call(1, singleflight::resume_inline, {}, ends, done);
+      }
+    } catch (const singleflight::call_error&) {
+    }
+  }
+};
+class ObserverThatLooksAtFull : public ObserverThatLooks {
+ protected:
+  ObserverThatLooksAtFull() : ObserverThatLooks({.max_waiters = 0}) {}
+};
+
+TEST_F(ObserverThatLooks, IsToldOfCallsThatBegin) {
+  for (int way = 0; way < ways; ++way) ask(way);
+  EXPECT_EQ(told.to->count("began 1"), ways);
+}
+
+TEST_F(ObserverThatLooks, IsToldOfCallsThatAreJoined) {
+  support::threads followers;
+  lead_until(0, [&] {
+    for (int way = 0; way < ways; ++way) followers.start([this, way] { ask(way); });
+    support::await_followers(g, ways);
+    return 42;
+  });
+  followers.join();
+  EXPECT_EQ(told.to->count("joined 1"), ways);
+}
+
+TEST_F(ObserverThatLooksAtFull, IsToldWhoIsRefused) {
+  lead_until(0, [&] {
+    support::threads(ways, [&](std::size_t way) { ask(static_cast<int>(way)); });
+    return 42;
+  });
+  EXPECT_EQ(told.to->count("rejected 1 full"), ways);
+}
+
+#if defined(__cpp_lib_jthread)
+TEST_F(ObserverThatLooks, IsToldOfALeaderThatWithdraws) {
+  std::stop_source stop;
+  (void)g.do_call(1, {.stop = stop.get_token()}, [&] {
+    stop.request_stop();
+    return 42;
+  });
+  EXPECT_EQ(told.to->count("left"), 1);
+}
+#endif
+
+// The caller that has begun a call leads it while it is told so: it must not wait for itself.
+TEST_F(Observer, IsRefusedTheCallWhoseBeginningItIsTold) {
+  std::error_code refused;
+  bool asks = true;
+  told.to->then([&] {
+    if (!std::exchange(asks, false)) return;
+    refused = support::call_error_of(
+        support::thrown_by([&] { (void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }); }));
+  });
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  EXPECT_EQ(refused, std::errc::resource_deadlock_would_occur);
+  std::move(lead).set_value(42);
+}
+
+// A caller that is refused has joined no call, so that it cannot leave one.
+TEST_F(ObserverOfFull, IsNotToldThatACallerLeavesThatWasRefusedAndIsDropped) {
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  g.async_call(
+      1, [](const auto&) {}, {}, [](const auto&) {}, [](const auto&) {});
+  std::move(lead).set_value(42);
+  EXPECT_EQ(events(), (words{"began 1", "rejected 1 full", "ended 1 value 0"}));
+}
+
 // --- Many threads ----------------------------------------------------------------------------------
 
 TEST_F(Observer, IsToldTheSumsOfStatsByManyThreads) {
@@ -696,6 +831,22 @@ TEST(ObserverTypes, WorkWithoutAValue) {
   EXPECT_EQ(ended, 1);
 }
 
+#if !defined(SINGLEFLIGHT_TESTS_CALL_ONCE_HANGS)
+struct throws_when_moved {
+  throws_when_moved() = default;
+  throws_when_moved(throws_when_moved&&) { throw std::runtime_error("no"); }
+};
+
+TEST(ObserverTypes, MayHaveAValueThatCannotBeMovedToThoseWhoWait) {
+  const recorder told;
+  singleflight::group<int, throws_when_moved, std::hash<int>, std::equal_to<int>, recorder> g(
+      {}, {}, {}, told);
+  EXPECT_ANY_THROW(
+      (void)g.do_call_on(1, support::inline_executor, {}, [] { return throws_when_moved(); }));
+  EXPECT_EQ(told.to->events(), (words{"began 1", "ended 1 exception 0"}));
+}
+#endif
+
 // An observer that wants nothing takes no room.
 static_assert(sizeof(singleflight::group<int, int>) ==
               sizeof(singleflight::group<int, int, std::hash<int>, std::equal_to<int>,
@@ -707,17 +858,50 @@ static_assert(
 struct fragile_key {
   explicit fragile_key(int i) : id(i) {}
   fragile_key(const fragile_key& other) : id(other.id) {
-    if (throws) throw std::runtime_error("cannot be copied");
+    if (copies >= 0 && copies-- == 0) throw std::runtime_error("cannot be copied");
   }
   fragile_key& operator=(const fragile_key&) = delete;
   ~fragile_key() = default;
   bool operator==(const fragile_key& other) const { return id == other.id; }
   int id;
-  inline static thread_local bool throws = false;
+  inline static thread_local int copies = -1;  // that can be made; any number if below 0
 };
 struct hash_of_fragile_key {
   std::size_t operator()(const fragile_key& key) const { return static_cast<std::size_t>(key.id); }
 };
+struct takes_the_key_of_the_end {
+  void call_ended(const auto&, const auto&) const noexcept {}
+};
+
+// What it is to be told when a call ends needs a copy of the key, which is made before the call begins.
+TEST(ObserverOfCalls, LeavesNothingOfACallWhoseKeyCannotBeCopiedForIt) {
+  singleflight::group<fragile_key, int, hash_of_fragile_key, std::equal_to<>,
+                      takes_the_key_of_the_end>
+      g;
+  const fragile_key key(1);
+  const auto load = [] { return 42; };
+  const std::function<void()> ways[] = {
+      [&] { (void)g.do_call(key, load); },
+      [&] { (void)g.do_call_on(key, support::inline_executor, {}, load); },
+      [&] { (void)g.do_async(key, support::inline_executor, load); },
+      [&] { (void)g.lead_or_follow(key); }};
+  for (const auto& enter : ways) {
+    bool fails = true;
+    for (int copies = 0; fails; ++copies) {
+      fragile_key::copies = copies;
+      try {
+        enter();
+        fails = false;
+        EXPECT_GE(copies, 2) << "that of the call and that for the observer";
+      } catch (const std::runtime_error&) {
+      }
+      fragile_key::copies = -1;
+      support::expect_idle(g);
+      g.wait_drained();
+    }
+  }
+}
+
 struct counts_superseded {
   std::shared_ptr<int> times = std::make_shared<int>(0);
   void superseded(const auto&, const auto&) const noexcept { ++*times; }
@@ -731,13 +915,35 @@ TEST(ObserverOfAgingCalls, IsToldOfACallThatIsTooOldForACallerWhoseKeyCannotBeCo
   const fragile_key key(1);
   (void)g.do_call(key, [&] {
     support::threads(1, [&](std::size_t) {
-      fragile_key::throws = true;
+      fragile_key::copies = 0;
       EXPECT_THROW((void)g.do_call(key, [] { return 0; }), std::runtime_error);
     });
     EXPECT_EQ(*told.times, 1);
     EXPECT_EQ(g.stats().superseded, 1U);
     return 42;
   });
+}
+
+// Joined by two threads one after the other, with nothing that orders them but the lock: ThreadSanitizer
+// sees where one of them looks at the call without it.
+TEST_F(Observer, IsToldOfThoseWhoJoinInAFutureByTwoThreads) {
+  std::atomic<bool> one_has_joined = false;
+  const auto join = [&] { (void)g.do_async(1, support::inline_executor, [] { return 0; }); };
+  (void)g.do_call(1, [&] {
+    support::threads both;
+    both.start([&] {
+      join();
+      one_has_joined.store(true, std::memory_order_relaxed);
+    });
+    both.start([&] {
+      while (!one_has_joined.load(std::memory_order_relaxed)) std::this_thread::yield();
+      join();
+    });
+    both.join();
+    return 42;
+  });
+  EXPECT_EQ(events(),
+            (words{"began 1", "joined 1 1 in_future", "joined 1 2 in_future", "ended 1 value 2"}));
 }
 
 /// Takes its time when a call begins.
@@ -762,6 +968,46 @@ TEST(ObserverTypes, AreNotCountedInTheTimeThatACallTakes) {
 }
 
 #if defined(__unix__)
+#if defined(__cpp_lib_jthread)
+struct does_when_joined {
+  std::function<void()>* what;
+  void joined(const auto&) const noexcept { (*what)(); }
+};
+
+// In the child the call that the caller has joined is lost before it begins to wait.
+TEST(ObserverOfAForkedChild, MayStopACallerThatHasJoinedACallOfAnotherThread) {
+  pid_t child = 0;
+  std::stop_source stop;
+  std::function<void()> fork_and_stop;
+  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, does_when_joined> g(
+      {}, {}, {}, {&fork_and_stop});
+  fork_and_stop = [&] {
+    child = fork();
+    if (child != 0) return;
+    alarm(100);  // seconds
+    stop.request_stop();
+    _exit(g.stats().waiting == 0 && g.stats().cancelled == 1 ? 0 : 1);
+  };
+  std::atomic<bool> joined = false;
+  support::threads other;
+  other.start([&] {
+    (void)g.do_call(1, [&] {
+      support::await([&] { return joined.load(); }, "the fork");
+      return 42;
+    });
+  });
+  support::await([&] { return g.stats().led == 1; }, "the call");
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()}, [](const auto&) {},
+      [](const auto&) {});
+  joined = true;
+  other.join();
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+#endif
+
 TEST(ObserverOfAForkedChild, IsNotToldOfTheEndOfACallThatTheChildHasLost) {
   const recorder told;
   watched g({}, {}, {}, told);

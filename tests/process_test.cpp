@@ -104,6 +104,7 @@ TEST(Fork, LetsTheChildLeadWhereAnotherThreadOfTheParentDoes) {
   held_call in_parent(g);
   in_child([&] {
     expect_idle(g);
+    g.wait_drained();  // it was no asynchronous call
     EXPECT_EQ(*g.do_call(0, [] { return 43; }), 43);
     expect_idle(g);
   });
@@ -139,6 +140,7 @@ TEST(Fork, TakesTheWaitersOfAllKindsOutOfTheAccountsOfTheChild) {
 #endif
   in_child([&] {
     expect_idle(g);
+    g.wait_drained();
     EXPECT_EQ(*g.do_call(0, [] { return 43; }), 43);
   });
   in_parent.end(42);
@@ -364,6 +366,22 @@ TEST(Fork, InALoaderThatOutlastsItsExecutorLetsTheCallEndInBothProcesses) {
   EXPECT_EQ(queued.get(), 41);
 }
 
+TEST(Fork, LetsTheChildDoNothingWithALeaderOfTheParent) {
+  group g;
+  auto ended = std::get<singleflight::leader<int>>(g.lead_or_follow(1));
+  auto failed = std::get<singleflight::leader<int>>(g.lead_or_follow(2));
+  std::optional dropped = std::get<singleflight::leader<int>>(g.lead_or_follow(3));
+  in_child([&] {
+    std::move(ended).set_value(43);
+    std::move(failed).set_exception(std::make_exception_ptr(43));
+    dropped.reset();
+    expect_idle(g);
+    EXPECT_EQ(g.stats().failed, 0U);
+    g.wait_drained();
+  });
+  std::move(ended).set_value(42);
+}
+
 // There its call is lost, and its group may be gone: it touches neither.
 TEST(Fork, LetsTheChildLoadWithALeaderWhoseGroupIsGone) {
   auto g = std::make_unique<group>();
@@ -396,10 +414,14 @@ TEST(Fork, InALoaderOnTheCallersOwnThreadLetsTheChildHaveItsFuture) {
 TEST(Fork, InALoaderOnTheCallersOwnThreadKeepsTheCallersWait) {
   group g;
   pid_t child = -1;
+  const auto waited = [&] { return g.in_flight().at(0).waited; };
   const auto result = g.do_call_on(0, support::inline_executor, {}, [&] {
+    await([&] { return waited() > std::chrono::nanoseconds::zero(); }, "the caller to have waited");
+    const auto before = waited();
     child = fork_process();
     EXPECT_EQ(g.stats().in_flight, 1U);
     EXPECT_EQ(g.stats().waiting, 1U);
+    EXPECT_GE(waited(), before);
     return child == 0 ? 43 : 42;
   });
   if (child == 0) {
@@ -1099,6 +1121,32 @@ TEST(Exit, LetsCallsEndAfterTheirGroupIsDestroyed) {
         },
         await_destruction);
     await_the_end();
+  });
+}
+
+struct observer_of_ends {
+  std::unique_ptr<int> status = std::make_unique<int>(3);
+  void call_ended(const auto&, const auto&) const noexcept { _exit(*status); }
+};
+
+// It stays, too.
+TEST(Exit, LetsTheObserverBeToldOfCallsThatEndAfterTheirGroupIsDestroyed) {
+  expect_status([] {
+    static std::atomic<bool> destroyed = false;
+    std::atexit([] {
+      destroyed = true;
+      await_the_end();
+    });
+    static const auto g = std::make_unique<
+        singleflight::group<int, int, std::hash<int>, std::equal_to<int>, observer_of_ends>>();
+    std::thread([] {
+      (void)g->do_call(0, [] {
+        await([] { return destroyed.load(); }, "the group to be destroyed");
+        return 42;
+      });
+    }).detach();
+    await([] { return g->stats().in_flight == 1; }, "the call to run");
+    std::exit(0);
   });
 }
 

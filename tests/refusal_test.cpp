@@ -2,6 +2,9 @@
 // A caller without a result gets an error with a sentence that says what happened.
 
 #include <gtest/gtest.h>
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
 
 #include <chrono>
 #include <functional>
@@ -83,5 +86,21 @@ TEST(Refusal, OfACallThatNobodyRanNamesTheExecutor) {
         1, [](const auto&) {}, {}, [] { return 42; });
   });
 }
+
+#if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
+TEST(Refusal, OfACallWhoseThreadHasEndedNamesTheThread) {
+  group<int, int> g;
+  support::threads leader;
+  leader.start([&] {
+    (void)g.do_call(1, [&]() -> int {
+      support::await_followers(g, 1);
+      pthread_exit(nullptr);
+    });
+  });
+  support::await([&] { return g.stats().led == 1; }, "the call");
+  expect_refused(std::errc::owner_dead, "the leader's thread ended before its call did",
+                 [&] { (void)g.do_call(1, [] { return 0; }); });
+}
+#endif
 
 }  // namespace

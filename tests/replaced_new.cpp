@@ -48,10 +48,14 @@ void* allocate_or_throw(std::size_t size, std::size_t alignment) {
   }
 }
 
-// Inlined, it would have g++ warn that memory of operator new is freed (-Wmismatched-new-delete).
-[[gnu::noinline]] void release(void* p) noexcept {
+constexpr auto unknown = static_cast<std::size_t>(-1);
+
+// `size`: what it is said to be where it is freed. Inlined, it would have g++ warn that memory of
+// operator new is freed (-Wmismatched-new-delete).
+[[gnu::noinline]] void release(void* p, std::size_t size = unknown) noexcept {
   if (p == nullptr) return;
   const header block = *(static_cast<header*>(p) - 1);
+  if (size != unknown && size != block.size) std::abort();
   count_live(-static_cast<std::int64_t>(block.size));
   std::memset(p, 0xDD, block.size);  // who still uses it is to fail
   std::free(block.start);
@@ -80,15 +84,15 @@ void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) n
   return allocate(n, static_cast<std::size_t>(a));
 }
 void operator delete(void* p) noexcept { release(p); }
-void operator delete(void* p, std::size_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t n) noexcept { release(p, n); }
 void operator delete(void* p, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t n, std::align_val_t) noexcept { release(p, n); }
 void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
 void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
 void operator delete[](void* p) noexcept { release(p); }
-void operator delete[](void* p, std::size_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t n) noexcept { release(p, n); }
 void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t n, std::align_val_t) noexcept { release(p, n); }
 void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
 void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
 

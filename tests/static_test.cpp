@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <singleflight/group.hpp>
 
 namespace other_unit {
@@ -52,6 +53,15 @@ TEST(Static, GroupsWorkInTheDestructorsOfStatics) {
       },
       testing::ExitedWithCode(0), "after main: 44, 45");
 }
+
+#if defined(__GLIBC__)
+// As by dlclose, which no thread sees on its stack.
+TEST(Static, GroupsMayBeDestroyedWithCallsInFlightAndOthersMayNot) {
+  EXPECT_TRUE(singleflight::detail::may_be_destroyed_by_exit(&flights));
+  const auto on_the_heap = std::make_unique<group<int, int>>();
+  EXPECT_FALSE(singleflight::detail::may_be_destroyed_by_exit(on_the_heap.get()));
+}
+#endif
 
 TEST(Static, GroupsOfOneTypeInTwoUnitsAreOneType) {
   group<int, int>& theirs = other_unit::flights();

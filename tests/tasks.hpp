@@ -6,10 +6,8 @@
 
 #include <atomic>
 #include <coroutine>
-#include <cstddef>
 #include <exception>
 #include <functional>
-#include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -282,12 +280,13 @@ class [[nodiscard]] frame {
     void return_void() const noexcept {}
     [[noreturn]] void unhandled_exception() const noexcept { std::terminate(); }
 
-    static void* operator new(std::size_t size) { return ::operator new(size); }
+    // Where g++ inlines one of the two, it takes it for the global one, to which the other does not belong.
+    [[gnu::noinline]] static void* operator new(std::size_t size) { return ::operator new(size); }
     /// Leaves no pointer there that somebody could follow who uses the frame afterwards.
-    static void operator delete(void* memory, std::size_t size) noexcept {
+    [[gnu::noinline]] static void operator delete(void* memory, std::size_t size) noexcept {
       auto* const bytes = static_cast<volatile unsigned char*>(memory);
       for (std::size_t i = 0; i < size; ++i) bytes[i] = 0xFF;
-      ::operator delete(memory);
+      ::operator delete(memory);  // clang++ 14 has none with the size
     }
   };
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <deque>
@@ -123,6 +124,52 @@ TEST(WaitGraph, EndsASearchThatComesIntoACircle) {
     w.remove(1);
     ASSERT_TRUE(w.add(many, size));
   }
+}
+
+// --- Many threads ----------------------------------------------------------------------------------
+
+/// Does `first` and `then`, each on a thread of its own, one after the other with nothing that orders
+/// them but the lock of the graph: ThreadSanitizer sees where one of them does not take it.
+template <class First, class Then>
+void one_after_the_other(const First& first, const Then& then) {
+  std::atomic<bool> done = false;
+  std::thread one([&] {
+    first();
+    done.store(true, std::memory_order_relaxed);
+  });
+  std::thread other([&] {
+    while (!done.load(std::memory_order_relaxed)) std::this_thread::yield();
+    then();
+  });
+  one.join();
+  other.join();
+}
+
+TEST(WaitGraph, IsChangedAndSearchedUnderItsLock) {
+  wait_graph graph;
+  wait_node from;
+  wait_node to;
+  wait_edge edge;
+  from.leader = edge.thread = thread(1);
+  edge.target = &to;
+  const auto search = [&] { EXPECT_FALSE(graph.waits_for(from, to)); };
+  one_after_the_other([&] { graph.set_leader(to, thread(2)); }, search);
+  one_after_the_other([&] { EXPECT_TRUE(graph.add(edge)); },
+                      [&] { EXPECT_TRUE(graph.waits_for(from, to)); });
+  one_after_the_other([&] { graph.remove(edge); }, search);
+  one_after_the_other(search, search);
+  one_after_the_other([&] { EXPECT_FALSE(graph.waits_for(thread(1), thread(2))); }, search);
+  one_after_the_other([&] { graph.end(to); }, search);
+}
+
+TEST(WaitGraph, ShowsAnEdgeToANewCallWithItsTarget) {
+  wait_graph& graph = singleflight::detail::the_wait_graph();
+  wait_node from;
+  wait_node to;
+  wait_edge edge;
+  from.by_thread = to.by_thread = false;
+  one_after_the_other([&] { edge.connect_to_new(from, to); },
+                      [&] { EXPECT_TRUE(graph.waits_for(from, to)); });
 }
 
 }  // namespace

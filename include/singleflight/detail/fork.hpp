@@ -129,10 +129,9 @@ inline void group_in_list::leave_list() noexcept { all_.remove(*this); }
 
 /// Before main, and so before most other handlers: a handler that is registered later prepares
 /// earlier, so that a lock which is held around calls of a group is taken before the group's.
-SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE inline const bool forks_are_handled =
-    pthread_atfork([] { groups_of_this_image.before_fork(); },
-                   [] { groups_of_this_image.after_fork_in_parent(); },
-                   [] { groups_of_this_image.after_fork_in_child(); }) == 0;
+SINGLEFLIGHT_DETAIL_ONE_PER_IMAGE inline const int handlers_of_forks = pthread_atfork(
+    [] { groups_of_this_image.before_fork(); }, [] { groups_of_this_image.after_fork_in_parent(); },
+    [] { groups_of_this_image.after_fork_in_child(); });
 
 #endif
 

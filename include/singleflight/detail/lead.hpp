@@ -137,7 +137,10 @@ result<Value> lead(call_map<Key, Value>& home, call<Key, Value>& own, Fn&& fn) {
     const lock guard(home.mutex);
     home.end(own);
   }
-  if (!own.handed_out()) return detail::keep<Key, Value>(home, value);
+  if (!own.handed_out()) {
+    if (own.shared) detail::announce(own);  // callers inside this one show it to the wait graph
+    return detail::keep<Key, Value>(home, value);
+  }
   detail::publish(home, own, value);
   return result_maker::of<Value>(std::move(own.shared->channel->future), own.joined(), true);
 }

@@ -59,7 +59,7 @@ class thread_waiter : public waiter_node {
 
   waiter_list& all_;
   std::condition_variable changed_;
-  bool stopped_ = false;  // guarded by the mutex of the list
+  bool stopped_ SINGLEFLIGHT_GUARDED_BY(all_.mutex) = false;
 };
 
 #if defined(__cpp_lib_jthread)

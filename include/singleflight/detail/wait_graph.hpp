@@ -155,8 +155,7 @@ class wait_graph {
   /// Says that a call has ended.
   void end(wait_node& call) noexcept {
     const lock guard(mutex_);
-    call.leader = {};
-    call.over = true;
+    take_out(call);
   }
 
  private:
@@ -165,6 +164,12 @@ class wait_graph {
   [[nodiscard]] static std::size_t bucket_of(std::thread::id thread) noexcept {
     constexpr int shift = 64 - std::countr_zero(bucket_count);
     return static_cast<std::size_t>(mix(std::hash<std::thread::id>()(thread)) >> shift);
+  }
+
+  /// Nobody leads the call, and it waits for nothing any more.
+  void take_out(wait_node& call) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    call.leader = {};
+    call.over = true;
   }
 
   /// Whether a way leads from a call to a thread or to another call. Visits each edge once, so that

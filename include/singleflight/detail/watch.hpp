@@ -198,11 +198,11 @@ class watch {
   template <class Base>
   using watched = watched_call<Base, Observer, Key>;
 
-  explicit watch(const holder& o) noexcept : holder_(o) {
+  explicit watch(const holder& o) noexcept : holder_(o), observer_(o.get()) {
     if constexpr (want::to_capture) begun_.leader = o.get().capture();
   }
   /// For one key of several: `captured` when their caller entered.
-  watch(const holder& o, const capture& captured) noexcept : holder_(o) {
+  watch(const holder& o, const capture& captured) noexcept : holder_(o), observer_(o.get()) {
     begun_.leader = captured;
   }
   watch(const watch&) = delete;
@@ -280,7 +280,7 @@ class watch {
   void tell_superseded(const K& key) noexcept {
     if constexpr (want::superseded) {
       if (!superseded_) return;
-      superseded_hook::tell(holder_.get(), key, superseded_event{clock::now() - *superseded_});
+      superseded_hook::tell(observer_, key, superseded_event{clock::now() - *superseded_});
     }
     superseded_.reset();
   }
@@ -303,14 +303,14 @@ class watch {
   template <class K>
   void tell_refused(const K& key, reason why) noexcept {
     if constexpr (want::rejected) {
-      rejected_hook::tell(holder_.get(), key, rejected_event{refusal_for(why), again_});
+      rejected_hook::tell(observer_, key, rejected_event{refusal_for(why), again_});
     }
   }
 
   template <class K>
   void tell_joined(const K& key, bool in_future = false) noexcept {
     if constexpr (want::joined) {
-      joined_hook::tell(holder_.get(), key,
+      joined_hook::tell(observer_, key,
                         joined_event<capture>{joined_, followers_, in_future, again_});
     }
     if constexpr (want::wait_time) since_ = clock::now();
@@ -320,7 +320,7 @@ class watch {
   void tell_began(const Key& key) noexcept {
     tell_superseded(key);
     if constexpr (want::call_began) {
-      call_began_hook::tell(holder_.get(), key,
+      call_began_hook::tell(observer_, key,
                             call_began_event<capture>{begun_.leader, alone_, again_});
     }
     begun_.start();
@@ -350,12 +350,12 @@ class watch {
   /// To be called when a call in this frame has ended whose beginning was told.
   template <class Call>
   void tell_ended(const Call& own, ending how) const noexcept {
-    begun_.tell_ended(holder_.get(), own, how);
+    begun_.tell_ended(observer_, own, how);
   }
 
   /// What a leader in this frame calls that withdraws its interest.
   [[nodiscard]] auto on_withdrawal(const Key* named = nullptr) const noexcept {
-    return [this, named]() noexcept { begun_.tell_left(holder_.get(), leaving::stop, named); };
+    return [this, named]() noexcept { begun_.tell_left(observer_, leaving::stop, named); };
   }
 
   /// Waits for the call that the caller has joined, and tells of the end of the wait.
@@ -388,7 +388,7 @@ class watch {
   template <class Waiter>
   void tell_end_of_wait_for_own(const Waiter& waiter, const Key* named) const noexcept {
     const auto& left = waiter.note().left;
-    if (left) begun_.tell_left(holder_.get(), leaving_for(*left), named);
+    if (left) begun_.tell_left(observer_, leaving_for(*left), named);
   }
 
   template <class K, class Waiter>
@@ -399,17 +399,18 @@ class watch {
     if (n.left) {
       if constexpr (want::left) {
         left_hook::tell(
-            holder_.get(), key,
+            observer_, key,
             left_event<capture>{joined_, clock::now() - since_, leaving_for(*n.left), false});
       }
     } else if constexpr (want::wait_ended) {
-      wait_ended_hook::tell(holder_.get(), key,
+      wait_ended_hook::tell(observer_, key,
                             wait_ended_event<capture>{joined_, clock::now() - since_, how});
     }
   }
 
  private:
-  const holder& holder_;
+  const holder& holder_;             // of the group, which exit may destroy while the call runs
+  Observer& observer_;               // which then stays
   begun_call<Observer, Key> begun_;  // of a call that this caller begins
   bool alone_ = false;
   bool again_ = false;
