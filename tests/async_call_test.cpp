@@ -489,6 +489,37 @@ TEST(Start, WhoseThreadEndsFailsTheCallForEverybody) {
   EXPECT_EQ(bound.code(), std::errc::owner_dead);
   expect_idle(flights);
 }
+
+// The other thread is moving the value when the one ends that starts the loader.
+TEST(Start, WhoseThreadEndsLeavesTheCallerToTheThreadThatEndsTheCall) {
+  singleflight::group<int, slow_to_move> flights;
+  std::promise<void> ends, gone;
+  std::optional<int> got;
+  bool waited = false;
+  const auto wait_once = [&] {
+    if (waited || !flights.in_flight().empty()) return;
+    waited = true;
+    ends.set_value();
+    gone.get_future().wait();
+  };
+  threads other;
+  std::thread([&] {
+    flights.async_call(
+        1, resume_inline, {},
+        [&](leader<slow_to_move> lead) {
+          other.start([&, mine = std::move(lead)]() mutable {
+            std::move(mine).set_value(slow_to_move(7, wait_once));
+          });
+          ends.get_future().wait();
+          pthread_exit(nullptr);
+        },
+        [&](const outcome<slow_to_move>& o) { got = o.value().value; });
+  }).join();
+  EXPECT_FALSE(got);
+  gone.set_value();
+  other.join();
+  EXPECT_EQ(got, 7);
+}
 #endif
 
 // --- Attempts and limits -----------------------------------------------------------------------------

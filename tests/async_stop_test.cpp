@@ -524,6 +524,31 @@ TEST(DestroyedFrame, IsNotResumedByTheTaskThatWasPosted) {
   }
 }
 
+// The thread that stops the last caller runs the loader's stop callbacks when the thread of the
+// caller destroys its frame, which waits for that. ThreadSanitizer sees a frame that does not.
+TEST(DestroyedFrame, IsGoneWhenTheStopRequestIsDoneWithIt) {
+  group flights;
+  std::stop_source stop;
+  task_queue queue;
+  held_loader load;
+  seen first;
+  frame waits = ask_leading(flights, 1, std::ref(queue), {.stop = stop.get_token()}, first, load);
+  std::atomic<bool> stops = false;
+  const std::stop_callback tell(load.told, [&] {
+    stops.store(true, std::memory_order_relaxed);
+    for (int i = 0; i < 100; ++i) std::this_thread::yield();
+  });
+  threads stopper;
+  stopper.start([&] { stop.request_stop(); });
+  while (!stops.load(std::memory_order_relaxed)) std::this_thread::yield();
+  waits.destroy();
+  stopper.join();
+  queue.run();
+  EXPECT_FALSE(first.came());
+  load.end.open(1);
+  expect_idle(flights);
+}
+
 // The call ends and resumes one that destroys, stops or ends the others.
 TEST(ResumedWaiter, MayDestroyStopAndEndAnyOther) {
   group flights;

@@ -157,6 +157,32 @@ TEST(BulkOnExecutor, LetsEveryCallerLeave) {
 }
 
 #if defined(__cpp_lib_jthread)
+// The thread that has queued a batch and left it may wait for it as any other.
+TEST(BulkOnExecutor, IsLedByNoThreadWhileItIsQueued) {
+  group flights;
+  support::task_queue queue;
+  std::stop_source stop;
+  std::atomic<bool> over = false;
+  support::threads others;
+  others.start([&] {
+    support::await([&] { return queue.size() == 1; }, "the task");
+    EXPECT_EQ(*flights.do_call(1, [] { return 0; }), 10);
+  });
+  others.start([&] {
+    support::await_followers(flights, 2);
+    stop.request_stop();
+    support::await([&] { return flights.stats().joined == 2 || over; }, "the next caller");
+    queue.run();
+  });
+  const auto rows =
+      flights.do_many_on({1}, std::ref(queue), {.call = {.stop = stop.get_token()}}, tenfold);
+  EXPECT_EQ(code_of(rows[0].error()), std::errc::operation_canceled);
+  const auto refused =
+      support::thrown_by([&] { EXPECT_EQ(*flights.do_call(1, [] { return 0; }), 10); });
+  over = true;
+  EXPECT_EQ(support::text_of(refused), "");
+}
+
 TEST(BulkOnExecutor, DoesNotLoadWhatNobodyWantsAnyMore) {
   group flights;
   std::vector<std::function<void()>> tasks;
@@ -405,7 +431,13 @@ TEST(BulkOnExecutorThatDropsTheTask, FailsWhereverItIsDropped) {
     queue.drop();
   });
   const auto rows = flights.do_many_on({1, 2}, std::ref(queue), {}, tenfold);
-  for (const auto& row : rows) EXPECT_EQ(code_of(row.error()), std::errc::owner_dead);
+  const auto single = flights.do_async(
+      3, [](const auto&) {}, [] { return 0; });
+  const auto dropped = support::thrown_by([&] { std::ignore = single.get(); });
+  for (const auto& row : rows) {
+    EXPECT_EQ(code_of(row.error()), std::errc::owner_dead);
+    EXPECT_EQ(support::text_of(row.error()), support::text_of(dropped));
+  }
   support::expect_idle(flights);
 }
 

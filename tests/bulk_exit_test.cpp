@@ -8,6 +8,7 @@
 #include <functional>
 #include <future>
 #include <optional>
+#include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
 #include <string>
 #include <system_error>
@@ -19,6 +20,7 @@
 
 #include "executors.hpp"
 #include "support.hpp"
+#include "tasks.hpp"
 
 #if defined(__cpp_lib_jthread)
 #include <stop_token>
@@ -230,6 +232,54 @@ TEST(BulkExit, WhileAValueIsCopiedFailsWhatIsNotSettled) {
     for (const auto& e : errors) EXPECT_EQ(code_of(e), std::errc::owner_dead);
     support::expect_idle(flights);
   }
+}
+
+/// A coroutine or a thread asks for two keys, and the loader has another thread give them values.
+template <class Ask>
+void expect_to_fail_what_a_helper_copies(const Ask& ask) {
+  const auto load = [](auto& missing) {
+    std::thread([&] {
+      missing.rest(ends_thread_when_copied());
+      ADD_FAILURE() << "the thread goes on";
+    }).join();
+  };
+  const std::vector<outcome<ends_thread_when_copied>> rows = ask(load);
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(support::text_of(rows[0].error()), text_of_an_exit_in_a_loader());
+  EXPECT_EQ(code_of(rows[1].error()), std::errc::no_such_file_or_directory);
+}
+
+TEST(BulkExit, OfAThreadThatHelpsTheLoaderFailsTheKeyWhoseValueIsCopied) {
+  singleflight::group<int, ends_thread_when_copied> flights;
+  expect_to_fail_what_a_helper_copies([&](const auto& load) {
+    return flights.do_many({1, 2}, load);
+  });
+  expect_to_fail_what_a_helper_copies([&](const auto& load) {
+    return flights.do_many_on({1, 2}, support::inline_executor, {}, load);
+  });
+  expect_to_fail_what_a_helper_copies([&](const auto& load) {
+    std::vector<outcome<ends_thread_when_copied>> rows;
+    [](auto& of, auto own, auto& to) -> support::detached {
+      const std::vector<int> keys{1, 2};
+      to = co_await of.co_call_many(keys, singleflight::resume_inline, own);
+    }(flights, load, rows);
+    return rows;
+  });
+  support::expect_idle(flights);
+}
+
+TEST(BulkExit, InTheExecutorFailsTheBatch) {
+  watched_group flights;
+  std::optional<outcome<int>> told;
+  const auto ends = [&](const auto&) {
+    flights.async_call(
+        1, singleflight::resume_inline, {}, [](const singleflight::leader<int>&) {},
+        [&](outcome<int> o) { told.emplace(std::move(o)); });
+    pthread_exit(nullptr);
+  };
+  std::thread([&] { std::ignore = flights.do_many_on({1}, ends, {}, [](auto&) {}); }).join();
+  EXPECT_EQ(support::text_of(told.value().error()), text_of_an_exit_in_a_loader());
+  support::expect_idle(flights);
 }
 
 #if defined(__cpp_lib_jthread) && defined(SINGLEFLIGHT_TESTS_CANCELS_WAITS)

@@ -8,6 +8,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <new>
 #include <optional>
 #include <singleflight/coroutine.hpp>
 #include <singleflight/observer.hpp>
@@ -22,6 +23,7 @@
 #include "async_callers.hpp"
 #include "busy_batch.hpp"
 #include "executors.hpp"
+#include "replaced_new.hpp"
 #include "support.hpp"
 #include "tasks.hpp"
 
@@ -491,6 +493,31 @@ TEST(CoCallMany, LoadsAKeyByItselfWhoseCallFailsWhileItsLoaderRuns) {
   EXPECT_EQ(seen, (std::vector<keys>{{1}, {2}}));
 }
 
+// What an allocation throws when the key is tried again is its answer.
+TEST(CoCallMany, AnswersAKeyForWhichThereIsNoMemoryWhenItIsTriedAgain) {
+  if (!support::replaces_new) GTEST_SKIP() << "cannot refuse memory here";
+  static thread_local int granted;
+  bool refused = true;
+  for (int n = 0; refused; ++n) {
+    group flights;
+    auto other = std::get<singleflight::leader<int>>(flights.lead_or_follow(2));
+    const asker me(flights, {1, 2}, resume_inline, {.call = {.attempts = 2}}, tenfold);
+    const auto why = std::make_exception_ptr(std::runtime_error("gone"));
+    granted = n;
+    support::grants_allocation = []() noexcept { return granted-- != 0; };
+    std::move(other).set_exception(why);
+    support::grants_allocation = nullptr;
+    refused = granted < 0;
+    ASSERT_TRUE(me.got);
+    if (refused) {
+      EXPECT_THROW(static_cast<void>(me.value(1)), std::bad_alloc) << n;
+    } else {
+      EXPECT_EQ(me.value(1), 20);
+    }
+    expect_idle(flights);
+  }
+}
+
 // --- Leaving ---------------------------------------------------------------------------------------
 
 #if defined(__cpp_lib_jthread)
@@ -553,6 +580,37 @@ TEST(CoCallMany, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
     EXPECT_TRUE(told);
     load.go.open();
   }
+}
+
+/// A loader that notes, when it has run and is destroyed, whether it could still be told to stop.
+struct leaving_loader {
+  struct notes {
+    std::stop_token token;
+    bool ran = false;
+    std::optional<bool> could_be_stopped;
+  };
+  notes* to;
+
+  explicit leaving_loader(notes& n) : to(&n) {}
+  leaving_loader(const leaving_loader&) = default;
+  leaving_loader& operator=(const leaving_loader&) = delete;
+  ~leaving_loader() {
+    if (to->ran && !to->could_be_stopped) to->could_be_stopped = to->token.stop_possible();
+  }
+  void operator()(batch& missing, const call_context& context) const {
+    to->token = context.stop_token();
+    EXPECT_TRUE(to->token.stop_possible());
+    missing.rest(1);
+    to->ran = true;
+  }
+};
+
+TEST(CoCallMany, IsNotToldToStopWhenItsLoaderIsDone) {
+  group flights;
+  leaving_loader::notes of_loader;
+  const asker me(flights, {1, 2}, leaving_loader(of_loader));
+  ASSERT_TRUE(me.got);
+  EXPECT_EQ(of_loader.could_be_stopped, false);
 }
 
 TEST(CoCallMany, ThatIsStoppedBeforeBeginsNothing) {
@@ -722,6 +780,39 @@ TEST(CoCallMany, IsRefusedInsideACallThatItWouldWaitFor) {
   EXPECT_EQ(me.code(0), std::errc::resource_deadlock_would_occur);
   EXPECT_EQ(me.value(1), 20);
   std::move(*first).set_value(1);
+}
+
+TEST(CoCallMany, RefusesACircleThroughEachKeyThatItsLoaderAsksFor) {
+  group flights;
+  held_load load;
+  const asker me(flights, {1, 2}, load.loader());
+  std::optional<singleflight::leader<int>> third, fourth;
+  flights.async_call(3, resume_inline, {.inside = load.context}, keep(third), [](const auto&) {});
+  flights.async_call(4, resume_inline, {.inside = load.context}, keep(fourth), [](const auto&) {});
+  for (auto* const lead : {&third, &fourth}) {
+    seen refused;
+    flights.async_call(1, resume_inline, {.inside = &(*lead)->context()}, never, std::ref(refused));
+    EXPECT_EQ(refused.code(), std::errc::resource_deadlock_would_occur);
+  }
+  std::move(*third).set_value(3);
+  std::move(*fourth).set_value(4);
+  load.end();
+  expect_idle(flights);
+}
+
+// What the key is refused for is that it waits, not that it is full.
+TEST(CoCallMany, RefusesACircleThroughAKeyThatIsFull) {
+  group flights({.max_waiters = 0});
+  held_load load;
+  const asker me(flights, {1, 2}, load.loader());
+  std::optional<singleflight::leader<int>> third;
+  flights.async_call(3, resume_inline, {.inside = load.context}, keep(third), [](const auto&) {});
+  seen refused;
+  flights.async_call(1, resume_inline, {.inside = &third->context()}, never, std::ref(refused));
+  EXPECT_EQ(refused.code(), std::errc::resource_deadlock_would_occur);
+  std::move(*third).set_value(3);
+  load.end();
+  expect_idle(flights);
 }
 
 // --- Ends ------------------------------------------------------------------------------------------

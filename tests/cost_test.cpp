@@ -520,6 +520,20 @@ TEST(Locks, AreTwoForACallThatFails) {
   EXPECT_EQ(cost_of(fail).locks, 2);
 }
 
+#if defined(__GLIBC__)
+TEST(Locks, OfAForkAreThoseOfAllShardsAndOneMoreOfEachGroup) {
+  const auto fork_once = [] {
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    int status = -1;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+  };
+  const int without = cost_of(fork_once).locks;
+  const group<int, int> g({.shards = 4});
+  EXPECT_EQ(cost_of(fork_once).locks, without + 4 + 1);
+}
+#endif
+
 #ifdef __GLIBCXX__  // elsewhere a std::shared_future has a mutex of its own
 
 TEST(Locks, AreOneForAFollower) {

@@ -68,6 +68,13 @@ TEST(Drained, LooksAtAsynchronousCallsAlone) {
     flights.wait_drained();
     return 2;
   });
+  const auto look = [&](const auto& task) {
+    int times = 0;
+    const frame done = wait_for_the_last(flights, times);
+    EXPECT_EQ(times, 1);
+    task();
+  };
+  std::ignore = flights.do_many_on({3, 4}, look, {}, [](auto& missing) { missing.rest(3); });
   pool.run();
 }
 

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -288,6 +289,12 @@ TEST_F(Observer, IsToldOfCallsOnExecutors) {
                              "began 3", "ended 3 value 0", "began 4", "ended 4 exception 0"}));
 }
 
+TEST_F(Observer, IsToldOfTheEndOfACallBeforeItsLoaderIsDestroyed) {
+  std::shared_ptr<void> captured(nullptr, [to = told.to](void*) { to->add("destroyed"); });
+  (void)g.do_async(1, support::inline_executor, [keep = std::move(captured)] { return 42; });
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0", "destroyed"}));
+}
+
 TEST_F(Observer, IsToldWhoBeginsACallElsewhereAndLeavesIt) {
   support::task_queue queue;
   EXPECT_ANY_THROW((void)g.do_call_on(
@@ -334,7 +341,46 @@ TEST_F(Observer, IsToldOfACallbackWhoseCallIsBegunAndEndedAtOnce) {
   EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0"}));
 }
 
+// The hook is told of a caller that has joined a call, which another thread ends meanwhile. That one
+// is resuming the callers when this one finds the call ended and goes on by itself.
+TEST_F(Observer, IsToldOfACallbackThatIsNotCalledAgainByTheThreadThatEndsTheCall) {
+  std::optional<singleflight::leader<int>> lead;
+  std::promise<void> resumes, answered;
+  g.async_call(
+      1, singleflight::resume_inline, {},
+      [&](singleflight::leader<int>&& l) { lead.emplace(std::move(l)); },
+      [&](singleflight::outcome<int>&&) {
+        resumes.set_value();
+        answered.get_future().wait();
+      });
+  std::thread ends;
+  told.to->then([&] {
+    if (told.to->count("joined") == 0 || ends.joinable()) return;
+    ends = std::thread([&] { std::move(*lead).set_value(42); });
+    resumes.get_future().wait();
+  });
+  int times = 0;
+  g.async_call(
+      1, singleflight::resume_inline, {}, [](singleflight::leader<int>&&) {},
+      [&](singleflight::outcome<int>&& o) {
+        EXPECT_EQ(o.value(), 42);
+        ++times;
+      });
+  answered.set_value();
+  ends.join();
+  EXPECT_EQ(times, 1);
+}
+
 #if defined(__cpp_lib_jthread)
+TEST_F(Observer, IsNotToldThatACallbackLeavesWhoseCallIsBegunAndEndedAtOnce) {
+  const std::stop_source stop;
+  g.async_call(
+      1, singleflight::resume_inline, {.stop = stop.get_token()},
+      [](singleflight::leader<int>&& l) { std::move(l).set_value(42); },
+      [](singleflight::outcome<int>&&) {});
+  EXPECT_EQ(events(), (words{"began 1", "ended 1 value 0"}));
+}
+
 TEST_F(Observer, IsToldOfCallbacksThatLeave) {
   const auto never = [](singleflight::leader<int>&&) {};
   const auto done = [](singleflight::outcome<int>&&) {};
@@ -904,6 +950,27 @@ TEST_F(Observer, IsToldOfThoseWhoJoinInAFutureByTwoThreads) {
   });
   EXPECT_EQ(events(),
             (words{"began 1", "joined 1 1 in_future", "joined 1 2 in_future", "ended 1 value 2"}));
+}
+
+/// Takes its time when a call begins.
+struct slow_to_hear {
+  using clock = std::chrono::steady_clock;
+  std::shared_ptr<clock::time_point> heard = std::make_shared<clock::time_point>();
+
+  void call_began(const auto&, const auto&) const noexcept {
+    const auto since = clock::now();
+    while (clock::now() - since < 1ms) {
+    }
+    *heard = clock::now();
+  }
+  void call_ended(const auto&, const auto& e) const noexcept {
+    EXPECT_LE(e.took, clock::now() - *heard);
+  }
+};
+
+TEST(ObserverTypes, AreNotCountedInTheTimeThatACallTakes) {
+  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, slow_to_hear> g;
+  EXPECT_EQ(*g.do_call(1, [] { return 42; }), 42);
 }
 
 #if defined(__unix__)

@@ -86,6 +86,21 @@ TEST(PreconditionDeathTest, OfTheDestructorHoldsForACallThatAnotherThreadLeads) 
               "broken: a group must outlive the calls that are made through it");
 }
 
+TEST(PreconditionDeathTest, OfTheDestructorHoldsForABulkLoaderThatHasSettledAllItsKeys) {
+  const auto destroy_in_a_loader = [] {
+    auto g = std::make_unique<singleflight::group<int, int>>();
+    auto& flights = *g;
+    (void)flights.do_many_on(
+        {0, 1}, [](const auto& task) { task(); }, {},
+        [&](auto& missing) {
+          missing.rest(42);
+          g.reset();
+        });
+  };
+  EXPECT_EXIT(destroy_in_a_loader(), testing::ExitedWithCode(3),
+              "broken: a group must outlive the calls that are made through it");
+}
+
 TEST(PreconditionDeathTest, OfTheDestructorHoldsForAGroupThatItsExecutorDestroys) {
   const auto destroy_in_an_executor = [] {
     auto g = std::make_unique<singleflight::group<int, int>>();

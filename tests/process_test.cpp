@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <map>
@@ -728,6 +729,63 @@ TEST(Fork, LeavesTheChildNoLockOfTheWaitGraphThatAnotherThreadHolds) {
   over = true;
 }
 
+#if !defined(SINGLEFLIGHT_TESTS_TSAN)  // which sees a mutex that belongs to two threads
+
+// Nobody locks the lists of waiters before a fork: they are many, and each belongs to a call.
+TEST(Fork, LeavesTheChildNoLockOfAListOfWaitersThatAnotherThreadHolds) {
+  singleflight::detail::waiter_list list;
+  std::promise<void> locked, forked;
+  support::threads other;
+  other.start([&] {
+    const singleflight::detail::lock guard(list.mutex);
+    locked.set_value();
+    forked.get_future().wait();
+  });
+  locked.get_future().wait();
+  in_child([&] {
+    list.forget_all();
+    EXPECT_TRUE(list.mutex.standard().try_lock());
+  });
+  forked.set_value();
+}
+
+#if defined(__linux__) && defined(__GLIBC__)  // whose condition variables wait for their waiters
+
+// Whether that thread sleeps.
+bool sleeps(pid_t thread) {
+  std::ifstream stat("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string all;
+  std::getline(stat, all);
+  return all.find(") S ") != std::string::npos;
+}
+
+// A thread of the parent waits for the calls of its group as the group's destructor does.
+TEST(Fork, LeavesTheChildCallsThatItCanDestroyWhileAThreadOfTheParentWaitsForThem) {
+  struct call final : singleflight::detail::owned_calls::member {
+    void drop() noexcept override {}
+  };
+  std::optional<singleflight::detail::owned_calls> calls(std::in_place);
+  call queued;
+  calls->add(queued);
+  std::atomic<pid_t> thread = 0;
+  support::threads other;
+  other.start([&] {
+    thread = gettid();
+    EXPECT_TRUE(calls->wait());
+  });
+  await([&] { return thread != 0 && sleeps(thread); }, "the other thread to wait");
+  calls->lock_before_fork();
+  in_child([&] {
+    calls->forget_other_threads();
+    calls.reset();
+  });
+  calls->unlock_after_fork();
+  calls->remove(queued);
+}
+
+#endif
+#endif
+
 TEST(Fork, MayHappenWhileGroupsAreMadeAndDestroyed) {
   const auto make = [] {
     group g({.shards = 1});
@@ -948,6 +1006,53 @@ TEST(Exit, OfTheThreadThatWouldRunWhatIsQueuedEndsTheProcessWithItsStatus) {
     (void)g.do_async(0, std::ref(queue), [] { return 42; });
     (void)g.do_async(1, std::ref(queue), [] { return 43; });
     std::exit(3);
+  });
+}
+
+// An observer that knows whether it has been destroyed.
+struct mortal_observer {
+  inline static std::atomic<bool> destroyed = false;
+  std::shared_ptr<void> life{nullptr, [](void*) { destroyed = true; }};
+  void call_ended(const auto&, const auto&) const noexcept {
+    if (destroyed) _exit(6);
+  }
+};
+using mortal_group =
+    singleflight::group<int, int, std::hash<int>, std::equal_to<int>, mortal_observer>;
+
+TEST(Exit, DestroysTheObserverOfAGroupWithNothingLeft) {
+  expect_status([] {
+    static const struct last {
+      ~last() {
+        if (!mortal_observer::destroyed) _exit(5);
+      }
+    } destroyed_after_the_task;
+    static support::task_queue queue;
+    static mortal_group g;
+    (void)g.do_async(0, std::ref(queue), [] { return 42; });
+    std::exit(3);
+  });
+}
+
+TEST(Exit, LeavesTheObserverToACallThatGoesOn) {
+  expect_status([] {
+    static std::atomic<bool> gone = false;
+    static const struct last {
+      ~last() {
+        gone = true;
+        await_the_end();
+      }
+    } destroyed_after_the_group;
+    static mortal_group g;
+    std::thread([] {
+      (void)g.do_call(0, [] {
+        await([] { return gone.load(); }, "the group to be gone");
+        return 42;
+      });
+      _exit(3);
+    }).detach();
+    await([] { return g.stats().in_flight == 1; }, "the call to run");
+    std::exit(4);
   });
 }
 

@@ -279,6 +279,15 @@ class [[nodiscard]] frame {
     [[nodiscard]] std::suspend_always final_suspend() const noexcept { return {}; }
     void return_void() const noexcept {}
     [[noreturn]] void unhandled_exception() const noexcept { std::terminate(); }
+
+    // Where g++ inlines one of the two, it takes it for the global one, to which the other does not belong.
+    [[gnu::noinline]] static void* operator new(std::size_t size) { return ::operator new(size); }
+    /// Leaves no pointer there that somebody could follow who uses the frame afterwards.
+    [[gnu::noinline]] static void operator delete(void* memory, std::size_t size) noexcept {
+      auto* const bytes = static_cast<volatile unsigned char*>(memory);
+      for (std::size_t i = 0; i < size; ++i) bytes[i] = 0xFF;
+      ::operator delete(memory);  // clang++ 14 has none with the size
+    }
   };
 
   frame() noexcept : frame_({}) {}

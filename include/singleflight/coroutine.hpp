@@ -296,9 +296,7 @@ class [[nodiscard]] drained_awaiter final : public waiter_node {
   drained_awaiter(const drained_awaiter&) = delete;
   drained_awaiter& operator=(const drained_awaiter&) = delete;
   ~drained_awaiter() {
-    if (list_ == nullptr) return;
-    const lock guard(list_->mutex);
-    list_->remove(*this);
+    if (list_ != nullptr) list_->lock_and_remove(*this);
   }
 
   [[nodiscard]] static constexpr bool await_ready() noexcept { return false; }

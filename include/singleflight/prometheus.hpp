@@ -16,12 +16,12 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "detail/config.hpp"
+#include "detail/mutex.hpp"
 #include "observer.hpp"
 
 // Metrics for prometheus-cpp (https://github.com/jupp0r/prometheus-cpp). Needs its headers and its
@@ -146,7 +146,7 @@ class prometheus_collector final : public prometheus::Collectable {
   ///   kind.
   template <class Source>
   void add(std::string name, const Source& source) {
-    const std::lock_guard guard(mutex_);
+    const detail::lock guard(mutex_);
     sources_.push_back({std::move(name), &source, [&source](report& to) {
                           const auto now = source.stats();
                           if constexpr (requires { now.superseded; }) {
@@ -162,14 +162,14 @@ class prometheus_collector final : public prometheus::Collectable {
   /// Looks at this no more.
   template <class Source>
   void remove(const Source& source) {
-    const std::lock_guard guard(mutex_);
+    const detail::lock guard(mutex_);
     std::erase_if(sources_, [&](const one& s) { return s.source == &source; });
   }
 
   /// Returns: the metrics of all that was added.
   [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override {
     report all;
-    const std::lock_guard guard(mutex_);
+    const detail::lock guard(mutex_);
     for (const one& s : sources_) {
       all.group = &s.name;
       s.add(all);
@@ -315,8 +315,8 @@ class prometheus_collector final : public prometheus::Collectable {
              now.cache_errors);
   }
 
-  mutable std::mutex mutex_;
-  std::vector<one> sources_;  // guarded by mutex_
+  mutable detail::mutex mutex_;
+  std::vector<one> sources_ SINGLEFLIGHT_GUARDED_BY(mutex_);
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "either_asio.hpp"
+#include "own_executors.hpp"
 
 #if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
 #include <boost/asio/any_completion_handler.hpp>
@@ -152,13 +154,14 @@ TEST(AsioBulk, FailsOnlyWhatItsLoaderHasNotSettled) {
   support::expect_idle(flights);
 }
 
+struct failing_hash {
+  std::size_t operator()(int key) const {
+    if (key < 0) throw std::runtime_error("no hash");
+    return static_cast<std::size_t>(key);
+  }
+};
+
 TEST(AsioBulk, FailureToReadTheKeysIsGivenToTheHandler) {
-  struct failing_hash {
-    std::size_t operator()(int key) const {
-      if (key < 0) throw std::runtime_error("no hash");
-      return static_cast<std::size_t>(key);
-    }
-  };
   singleflight::group<int, int, failing_hash> flights;
   asio::io_context io;
   asio::cancellation_signal signal;
@@ -171,6 +174,54 @@ TEST(AsioBulk, FailureToReadTheKeysIsGivenToTheHandler) {
   EXPECT_EQ(a.calls, 1);
   EXPECT_EQ(support::text_of(a.error), "no hash");
   EXPECT_TRUE(a.rows.empty());
+  EXPECT_EQ(flights.stats().led, 0U);
+}
+
+TEST(AsioBulk, FailureToReadTheKeysIsToldRatherThanThatItIsTooLate) {
+  singleflight::group<int, int, failing_hash> flights;
+  asio::io_context io;
+  answers a;
+  async_call_many(flights, io, {1, -1}, {.call = {.deadline = clock_type::now()}}, not_needed,
+                  into(a));
+  io.run();
+  EXPECT_EQ(support::text_of(a.error), "no hash");
+}
+
+TEST(AsioBulk, FailureToReadTheKeysOutlivesTheIoContext) {
+  singleflight::group<int, int, failing_hash> flights;
+  asio::io_context handlers;
+  answers a;
+  {
+    asio::io_context io;
+    async_call_many(flights, io, {1, -1}, not_needed, asio::bind_executor(handlers, into(a)));
+  }
+  handlers.run();
+  EXPECT_EQ(support::text_of(a.error), "no hash");
+}
+
+TEST(AsioBulk, FailureToReadTheKeysGoesWithTheContext) {
+  singleflight::group<int, int, failing_hash> flights;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> lives = held;
+  {
+    asio::io_context io;
+    async_call_many(flights, io, {1, -1}, not_needed,
+                    [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+    held.reset();
+    EXPECT_FALSE(lives.expired());
+  }
+  EXPECT_TRUE(lives.expired());
+}
+
+TEST(AsioBulk, FailureToConnectItsSlotIsGivenToTheHandler) {
+  flight_group flights;
+  asio::io_context io;
+  answers a;
+  async_call_many(flights, io, {1, 2}, not_needed,
+                  asio::bind_cancellation_slot(refusing_slot(), into(a)));
+  EXPECT_EQ(a.calls, 0);
+  io.run();
+  EXPECT_EQ(support::text_of(a.error), "no slot");
   EXPECT_EQ(flights.stats().led, 0U);
 }
 
@@ -312,6 +363,23 @@ TEST(AsioBulk, HandlerRunsOnItsStrandForWhateverReason) {
   support::await([&] { return calls >= 2; }, "those that do not wait for the leader");
   std::move(leader).set_value(1);
   support::await([&] { return calls == 4; }, "all");
+}
+
+TEST(AsioBulk, RunsOnExecutorsThatHaveNoContext) {
+  flight_group flights;
+  support::task_queue queue;
+  asio::io_context io;
+  answers loaded;
+  answers told;
+  async_call_many(flights, foreign_executor{&queue}, {1, 2}, tenfold,
+                  asio::bind_executor(io, into(loaded)));
+  async_call_many(flights, io, {1, 2}, not_needed,
+                  asio::bind_executor(foreign_executor{&queue}, into(told)));
+  queue.run();  // the loader
+  queue.run();
+  io.run();
+  EXPECT_EQ(loaded.value(1), 20);
+  EXPECT_EQ(told.value(0), 10);
 }
 
 TEST(AsioBulk, IsWorkOfBothExecutors) {
@@ -636,17 +704,19 @@ TEST(AsioBulkLeaving, AtItsDeadlineKeepsWhatIsAnswered) {
 }
 
 TEST(AsioBulkLeaving, DeadlineThatHasPassedEntersNothing) {
-  flight_group flights;
-  asio::io_context io;
-  answers a;
-  async_call_many(flights, io, {1, 2}, {.call = {.deadline = clock_type::now()}, .max_batch = 1},
-                  not_needed, into(a));
-  io.run();
-  EXPECT_EQ(a.code(0), std::errc::timed_out);
-  EXPECT_EQ(a.code(1), std::errc::timed_out);
-  EXPECT_EQ(flights.stats().led, 0U);
-  EXPECT_EQ(flights.stats().rejected, 2U);
-  EXPECT_EQ(flights.stats().timed_out, 2U);
+  for (const auto deadline : {clock_type::now(), clock_type::time_point::min()}) {
+    flight_group flights;
+    asio::io_context io;
+    answers a;
+    async_call_many(flights, io, {1, 2}, {.call = {.deadline = deadline}, .max_batch = 1},
+                    not_needed, into(a));
+    io.run();
+    EXPECT_EQ(a.code(0), std::errc::timed_out);
+    EXPECT_EQ(a.code(1), std::errc::timed_out);
+    EXPECT_EQ(flights.stats().led, 0U);
+    EXPECT_EQ(flights.stats().rejected, 2U);
+    EXPECT_EQ(flights.stats().timed_out, 2U);
+  }
 }
 
 TEST(AsioBulkLeaving, ForItsStopRequestAsksForNoMoreKeys) {
@@ -682,6 +752,25 @@ TEST(AsioBulkLeaving, LoadThatNobodyWaitsForAnyMoreDoesNotBegin) {
   support::expect_idle(flights);
 }
 
+TEST(AsioBulkLeaving, LoadBeginsOfWhichAnyKeyIsStillWaitedFor) {
+  flight_group flights;
+  asio::io_context io;
+  asio::io_context loads;
+  std::stop_source stop;
+  answers leaves;
+  answer stays;
+  async_call_many(flights, loads, {1, 2}, {.call = {.stop = stop.get_token()}}, tenfold,
+                  asio::bind_executor(io, into(leaves)));
+  async_call(flights, loads, 2, must_not_load, asio::bind_executor(io, into(stays)));
+  stop.request_stop();
+  loads.poll();
+  io.run();
+  EXPECT_EQ(leaves.code(1), std::errc::operation_canceled);
+  EXPECT_EQ(stays.value, 20);
+  EXPECT_EQ(flights.stats().batches, 1U);
+  support::expect_idle(flights);
+}
+
 #endif
 
 TEST(AsioBulkLeaving, DestroyedContextDestroysHandlersAndLoadersAndTheirCallersLeave) {
@@ -714,10 +803,13 @@ TEST(AsioBulkLeaving, ContextDestroyedWithACompletionInItsQueue) {
   flight_group flights;
   auto held = std::make_shared<int>(0);
   const std::weak_ptr<int> lives = held;
+  asio::cancellation_signal signal;
   auto io = std::make_unique<asio::io_context>();
   auto leader = lead(flights, 1);
-  async_call_many(flights, *io, {1}, not_needed,
-                  [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+  async_call_many(
+      flights, *io, {1}, not_needed,
+      asio::bind_cancellation_slot(
+          signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
   held.reset();
   std::move(leader).set_value(1);
   EXPECT_FALSE(lives.expired());
@@ -725,38 +817,158 @@ TEST(AsioBulkLeaving, ContextDestroyedWithACompletionInItsQueue) {
   EXPECT_TRUE(lives.expired());
 }
 
-TEST(AsioBulkLeaving, DestroyedIoContextDestroysHandlersOfOtherContexts) {
-  flight_group flights;
-  asio::io_context handlers;
-  auto held = std::make_shared<int>(0);
-  const std::weak_ptr<int> lives = held;
-  auto leader = lead(flights, 1);
-  {
-    asio::io_context io;
-    async_call_many(flights, io, {1}, not_needed,
-                    asio::bind_executor(handlers, [held](const std::exception_ptr&, const auto&) {
-                      FAIL() << "called";
-                    }));
+TEST(AsioBulkLeaving, OneDestroyedContextOfTwoDestroysHandlersAndLoaders) {
+  for (const bool io_goes : {true, false}) {
+    flight_group flights;
+    asio::cancellation_signal signal;
+    std::optional<asio::io_context> handlers(std::in_place);
+    std::optional<asio::io_context> io(std::in_place);
+    auto held = std::make_shared<int>(0);
+    const std::weak_ptr<int> lives = held;
+    auto leader = lead(flights, 1);
+    async_call_many(
+        flights, *io, {1}, {.call = {.deadline = clock_type::now() + 1h}},
+        [held](auto&) { FAIL() << "the loader ran"; },
+        asio::bind_executor(
+            *handlers, asio::bind_cancellation_slot(signal.slot(),
+                                                    [held](const std::exception_ptr&, const auto&) {
+                                                      FAIL() << "called";
+                                                    })));
     held.reset();
+    (io_goes ? io : handlers).reset();
+    EXPECT_TRUE(lives.expired());
+    (io_goes ? handlers : io)->run();  // it has no work any more
+    fail(std::move(leader), "too late");
+    support::expect_idle(flights);
   }
-  EXPECT_TRUE(lives.expired());
-  handlers.run();  // it has no work any more
-  fail(std::move(leader), "too late");
-  support::expect_idle(flights);
 }
 
 TEST(AsioBulkLeaving, HandlerOfAnsweredKeysOutlivesTheIoContext) {
   flight_group flights;
   asio::io_context handlers;
   answers a;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> loader_lives = held;
   {
     auto leader = lead(flights, 1);
     asio::io_context io;
-    async_call_many(flights, io, {1}, not_needed, asio::bind_executor(handlers, into(a)));
+    async_call_many(
+        flights, own_executor{&io, held}, {1}, [held](auto&) { FAIL() << "the loader ran"; },
+        asio::bind_executor(handlers, into(a)));
+    held.reset();
     std::move(leader).set_value(1);
   }
+  EXPECT_TRUE(loader_lives.expired());
   handlers.run();
   EXPECT_EQ(a.value(0), 1);
+}
+
+TEST(AsioBulkLeaving, HandlerRunsWhileTheIoContextIsDestroyed) {
+  flight_group flights;
+  asio::io_context handlers;
+  auto io = std::make_unique<asio::io_context>();
+  std::atomic<bool> destroyed = false;
+  std::atomic<bool> ran = false;
+  answers a;
+  auto leader = lead(flights, 1);
+  auto wait = at_end([&] {
+    destroyed = true;
+    support::await([&] { return ran.load(); }, "the handler");
+  });
+  async_call_many(
+      flights, *io, {1}, [wait](auto&) { FAIL() << "the loader ran"; },
+      asio::bind_executor(handlers, into(a)));
+  wait.reset();
+  std::move(leader).set_value(1);
+  support::threads destroyer;
+  destroyer.start([&] { io.reset(); });
+  support::await([&] { return destroyed.load(); }, "the loader to be destroyed");
+  handlers.run();  // returns: it has no work any more
+  EXPECT_EQ(a.value(0), 1);
+  ran = true;
+}
+
+TEST(AsioBulkLeaving, LoaderIsGoneWhenTheHandlerRuns) {
+  flight_group flights;
+  asio::io_context io;
+  asio::io_context handlers;
+  std::atomic<bool> ran = false;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> loader_lives = held;
+  auto leader = lead(flights, 1);
+  const std::function<void()> wait = [&] {
+    support::await([&] { return ran.load(); }, "the handler");
+  };
+  int calls = 0;
+  async_call_many(
+      flights, io, {1}, [held](auto&) { FAIL() << "the loader ran"; },
+      asio::bind_executor(own_executor{&handlers, {}, nullptr, &wait},
+                          [&](const std::exception_ptr&, const auto&) {
+                            EXPECT_TRUE(loader_lives.expired());
+                            ++calls;
+                          }));
+  held.reset();
+  support::threads ender;
+  ender.start([&] { std::move(leader).set_value(1); });
+  run_until(
+      handlers, [&] { return calls == 1; }, "the handler");
+  ran = true;
+}
+
+TEST(AsioBulkLeaving, KeyWhoseCallFailsWhileTheLoaderIsDestroyedIsNotLoaded) {
+  flight_group flights;
+  auto leader = lead(flights, 1);
+  {
+    asio::io_context io;
+    auto at_the_end = at_end([&] { fail(std::move(leader), "first"); });
+    async_call_many(
+        flights, io, {1}, {.call = {.attempts = 2}},
+        [at_the_end](auto&) { FAIL() << "the loader ran"; }, not_called);
+    at_the_end.reset();
+  }
+  EXPECT_EQ(flights.stats().failed, 2U);
+  support::expect_idle(flights);
+}
+
+TEST(AsioBulkLeaving, KeyWhoseCallFailsWhileTheContextIsDestroyedIsNotLoaded) {
+  flight_group flights;
+  auto leader = lead(flights, 1);
+  const auto other = lead(flights, 2);
+  {
+    asio::io_context io;
+    async_call_many(flights, io, {1}, {.call = {.attempts = 2}}, not_needed, not_called);
+    auto end = at_end([&] { fail(std::move(leader), "first"); });
+    async_call(flights, io, 2, must_not_load,
+               [end](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+    end.reset();
+  }
+  EXPECT_EQ(flights.stats().failed, 2U);
+  EXPECT_EQ(flights.stats().batches, 0U);
+  EXPECT_EQ(flights.stats().waiting, 0U);
+}
+
+TEST(AsioBulkLeaving, DestroyedContextWaitsForAThreadThatGivesItALoad) {
+  flight_group flights;
+  auto io = std::make_unique<asio::io_context>();
+  std::atomic<bool> posts = false;
+  std::atomic<bool> has_closed = false;
+  asio::use_service<end_of_context>(*io).then = [&] { has_closed = true; };
+  const std::function<void()> post_late = [&, slow_context = io.get()] {
+    posts = true;
+    await_end_of(*slow_context);
+    for (int i = 0; i < 1000 && !has_closed; ++i) std::this_thread::yield();
+    EXPECT_FALSE(has_closed);
+  };
+  auto leader = lead(flights, 1);
+  async_call_many(flights, own_executor{io.get(), {}, &post_late}, {1}, {.call = {.attempts = 2}},
+                  not_needed, asio::bind_executor(*io, not_called));
+  support::threads ender;
+  ender.start([&] { fail(std::move(leader), "first"); });
+  support::await([&] { return posts.load(); }, "the thread to give it the load");
+  io.reset();
+  EXPECT_TRUE(has_closed);
+  ender.join();
+  EXPECT_EQ(flights.stats().waiting, 0U);
 }
 
 /// A key that is tried again begins a batch on the thread that has ended its call.
@@ -785,29 +997,11 @@ TEST(AsioBulkLeaving, CallsFailWhileTheContextOfTheirCallersIsDestroyed) {
 
 // --- Executors that throw --------------------------------------------------------------------------
 
-/// Has a context, and runs nothing.
-struct full_executor {
-  asio::io_context* context;
-
-  [[nodiscard]] asio::execution_context& query(asio::execution::context_t) const noexcept {
-    return *context;
-  }
-  [[nodiscard]] full_executor require(asio::execution::blocking_t::never_t) const noexcept {
-    return *this;
-  }
-  template <class Fn>
-  void execute(Fn&&) const {
-    throw std::runtime_error("the queue is full");
-  }
-  bool operator==(const full_executor& other) const noexcept { return context == other.context; }
-  bool operator!=(const full_executor& other) const noexcept { return context != other.context; }
-};
-
 TEST(AsioBulk, OfAnIoExecutorThatThrowsGivesThatForEachKey) {
   flight_group flights;
   asio::io_context io;
   answers a;
-  async_call_many(flights, full_executor{&io}, {1, 2}, not_needed,
+  async_call_many(flights, own_executor{&io, {}, &throw_that_it_is_full}, {1, 2}, not_needed,
                   asio::bind_executor(io, into(a)));
   io.run();
   EXPECT_EQ(a.error, nullptr);
@@ -823,7 +1017,7 @@ TEST(AsioBulk, OfAHandlersExecutorThatThrowsDestroysTheHandler) {
   const std::weak_ptr<int> lives = held;
   async_call_many(
       flights, io, {1}, tenfold,
-      asio::bind_executor(full_executor{&io},
+      asio::bind_executor(own_executor{&io, {}, &throw_that_it_is_full},
                           [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
   held.reset();
   io.run();

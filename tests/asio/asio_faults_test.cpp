@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Callers by Asio where memory runs out: at each allocation in turn.
 #include <array>
+#include <cstddef>
 #include <exception>
 #include <functional>
 #include <new>
@@ -9,6 +10,19 @@
 
 #include "../replaced_new.hpp"
 #include "either_asio.hpp"
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+
+namespace {
+thread_local bool refuses_aligned_memory = false;  // once, to this thread
+}
+
+/// Asio allocates by it, rather than by operator new.
+extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  return std::exchange(refuses_aligned_memory, false) ? nullptr : memalign(alignment, size);
+}
+#endif
 
 namespace {
 
@@ -86,6 +100,26 @@ TEST(AsioWithoutMemory, LoaderThatTakesALeader) {
       [](singleflight::leader<int> token) { std::move(token).set_value(42); });
 }
 
+#if defined(__GLIBC__)
+TEST(AsioWithoutMemory, TimerThatCannotBeStartedEndsTheWait) {
+  flight_group flights;
+  asio::io_context io;
+  auto leader = lead(flights, 1);
+  answer a;
+  refuses_aligned_memory = true;
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load, into(a));
+  ASSERT_FALSE(refuses_aligned_memory) << "nothing was refused";
+  EXPECT_EQ(a.calls, 0);
+  EXPECT_EQ(flights.stats().waiting, 0U);
+  EXPECT_EQ(flights.stats().cancelled, 1U);
+  io.run();
+  EXPECT_EQ(a.calls, 1);
+  expect_bad_alloc(a.error);
+  std::move(leader).set_value(1);
+  support::expect_idle(flights);
+}
+#endif
+
 TEST(AsioWithoutMemory, ManyKeys) {
   if (!support::replaces_new) GTEST_SKIP() << "no allocation can be refused here";
   const auto load = [](auto& missing) {
@@ -102,7 +136,8 @@ TEST(AsioWithoutMemory, ManyKeys) {
     {
       const refusal one(number);
       try {
-        singleflight::async_call_many(flights, io, keys, load,
+        singleflight::async_call_many(flights, io, keys,
+                                      {.call = {.deadline = clock_type::now() + 1h}}, load,
                                       [&](std::exception_ptr error, auto answers) {
                                         ++told;
                                         failed = std::move(error);
@@ -119,6 +154,7 @@ TEST(AsioWithoutMemory, ManyKeys) {
     EXPECT_TRUE(happened || failed == nullptr);
     if (failed != nullptr) {
       expect_bad_alloc(failed);
+      EXPECT_EQ(flights.stats().led, 0U) << "nothing was asked for";
     } else {
       ASSERT_EQ(rows.size(), keys.size());
       for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -7,11 +7,17 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <system_error>
 #include <thread>
 #include <utility>
 
 #include "either_asio.hpp"
+#include "own_executors.hpp"
+
+#if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
+#include <boost/asio/any_completion_handler.hpp>
+#endif
 
 namespace {
 
@@ -22,6 +28,8 @@ constexpr int rounds = 300;
 #else
 constexpr int rounds = 2000;
 #endif
+
+constexpr auto not_called = [](const std::exception_ptr&, const auto&) { FAIL() << "called"; };
 
 TEST(AsioLeaving, EachTypeOfCancellationMakesOneCallerLeave) {
   for (const auto type : {asio::cancellation_type::terminal, asio::cancellation_type::partial,
@@ -183,15 +191,17 @@ TEST(AsioLeaving, DeadlineOfAFollower) {
 }
 
 TEST(AsioLeaving, DeadlineThatHasPassedEntersNothing) {
-  flight_group flights;
-  asio::io_context io;
-  answer a;
-  async_call(flights, io, 1, {.deadline = clock_type::now()}, must_not_load, into(a));
-  io.run();
-  EXPECT_EQ(a.code(), std::errc::timed_out);
-  EXPECT_EQ(flights.stats().led, 0U);
-  EXPECT_EQ(flights.stats().rejected, 1U);
-  EXPECT_EQ(flights.stats().timed_out, 1U);
+  for (const auto deadline : {clock_type::now(), clock_type::time_point::min()}) {
+    flight_group flights;
+    asio::io_context io;
+    answer a;
+    async_call(flights, io, 1, {.deadline = deadline}, must_not_load, into(a));
+    io.run();
+    EXPECT_EQ(a.code(), std::errc::timed_out);
+    EXPECT_EQ(flights.stats().led, 0U);
+    EXPECT_EQ(flights.stats().rejected, 1U);
+    EXPECT_EQ(flights.stats().timed_out, 1U);
+  }
 }
 
 TEST(AsioLeaving, DeadlineRacesWithTheEnd) {
@@ -346,25 +356,27 @@ TEST(AsioLeaving, LoadThatNobodyWaitsForAnyMoreDoesNotBegin) {
 TEST(AsioLeaving, DestroyedContextDestroysHandlersAndTheirCallersLeave) {
   flight_group flights;
   auto held = std::make_shared<int>(0);
-  const std::weak_ptr<int> handler_lives = held;
+  const std::weak_ptr<int> all_live = held;
   std::optional<singleflight::leader<int>> token;
+  asio::cancellation_signal signal;
   {
     asio::io_context io;
-    asio::cancellation_signal signal;
     async_call(
         flights, io, 1, [&, held](singleflight::leader<int> l) { token.emplace(std::move(l)); },
         [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
     async_call(
-        flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+        flights, own_executor{&io, held}, 1, {.deadline = clock_type::now() + 1h},
+        [held] { return must_not_load(); },
         asio::bind_cancellation_slot(
             signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
     io.poll();
     held.reset();
-    EXPECT_FALSE(handler_lives.expired());
+    EXPECT_FALSE(all_live.expired());
     EXPECT_EQ(flights.stats().waiting, 2U);
   }
-  EXPECT_TRUE(handler_lives.expired());
+  EXPECT_TRUE(all_live.expired()) << "the handlers, the loaders, the executor";
   EXPECT_EQ(flights.stats().waiting, 0U);
+  signal.emit(asio::cancellation_type::total);
   EXPECT_TRUE(flights.in_flight().empty());
 #if defined(__cpp_lib_jthread)
   EXPECT_TRUE(token->stop_token().stop_requested());
@@ -377,10 +389,13 @@ TEST(AsioLeaving, ContextDestroyedWithACompletionInItsQueue) {
   flight_group flights;
   auto held = std::make_shared<int>(0);
   const std::weak_ptr<int> handler_lives = held;
+  asio::cancellation_signal signal;
   auto io = std::make_unique<asio::io_context>();
   auto leader = lead(flights, 1);
-  async_call(flights, *io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
-             [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+  async_call(
+      flights, *io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+      asio::bind_cancellation_slot(
+          signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
   held.reset();
   std::move(leader).set_value(1);
   EXPECT_FALSE(handler_lives.expired());
@@ -388,24 +403,203 @@ TEST(AsioLeaving, ContextDestroyedWithACompletionInItsQueue) {
   EXPECT_TRUE(handler_lives.expired());
 }
 
-TEST(AsioLeaving, DestroyedIoContextDestroysHandlersOfOtherContexts) {
+TEST(AsioLeaving, OneDestroyedContextOfTwoDestroysHandlersAndLoaders) {
+  for (const bool io_goes : {true, false}) {
+    flight_group flights;
+    asio::cancellation_signal signal;
+    std::optional<asio::io_context> handlers(std::in_place);
+    std::optional<asio::io_context> io(std::in_place);
+    auto held = std::make_shared<int>(0);
+    const std::weak_ptr<int> all_live = held;
+    auto leader = lead(flights, 1);
+    async_call(
+        flights, own_executor{&*io, held}, 1, {.deadline = clock_type::now() + 1h},
+        [held] { return must_not_load(); },
+        asio::bind_executor(
+            *handlers, asio::bind_cancellation_slot(signal.slot(),
+                                                    [held](const std::exception_ptr&, const auto&) {
+                                                      FAIL() << "called";
+                                                    })));
+    held.reset();
+    EXPECT_EQ(flights.stats().waiting, 1U);
+    (io_goes ? io : handlers).reset();
+    EXPECT_TRUE(all_live.expired()) << "the handler, the loader, the executor";
+    EXPECT_EQ(flights.stats().waiting, 0U);
+    (io_goes ? handlers : io)->run();  // it has no work any more
+    std::move(leader).set_value(1);
+    support::expect_idle(flights);
+  }
+}
+
+TEST(AsioLeaving, ContextThatIsBeingDestroyedTakesNoMoreCallers) {
   flight_group flights;
-  asio::io_context handlers;
-  auto held = std::make_shared<int>(0);
-  const std::weak_ptr<int> handler_lives = held;
-  auto leader = lead(flights, 1);
+  asio::io_context other;
+  const auto leader = lead(flights, 1);
   {
     asio::io_context io;
+    auto enter = at_end([&] {
+      async_call(flights, io, 2, must_not_load, not_called);
+      async_call(flights, io, 3, must_not_load, asio::bind_executor(other, not_called));
+      async_call(flights, other, 4, must_not_load, asio::bind_executor(io, not_called));
+    });
     async_call(flights, io, 1, must_not_load,
-               asio::bind_executor(handlers, [held](const std::exception_ptr&, const auto&) {
-                 FAIL() << "called";
-               }));
-    held.reset();
+               [enter](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+    enter.reset();
   }
-  EXPECT_TRUE(handler_lives.expired());
+  EXPECT_EQ(flights.stats().led, 1U);
+  EXPECT_EQ(flights.stats().joined, 1U);
+  other.run();  // it has no work
+}
+
+/// Has a context destroyed while another thread gives it a completion. `make_token`: of a handler.
+template <class MakeToken>
+void expect_context_to_wait(const MakeToken& make_token) {
+  flight_group flights;
+  auto io = std::make_unique<asio::io_context>();
+  std::atomic<bool> posts = false;
+  std::atomic<bool> has_closed = false;
+  asio::use_service<end_of_context>(*io).then = [&] { has_closed = true; };
+  const std::function<void()> post_late = [&, slow_context = io.get()] {
+    posts = true;
+    await_end_of(*slow_context);
+    for (int i = 0; i < 1000 && !has_closed; ++i) std::this_thread::yield();
+    EXPECT_FALSE(has_closed);
+  };
+  const own_executor slow{io.get(), {}, &post_late};
+  auto leader = lead(flights, 1);
+  async_call(flights, slow, 1, must_not_load, make_token(slow));
+  support::threads ender;
+  ender.start([&] { std::move(leader).set_value(1); });
+  support::await([&] { return posts.load(); }, "the thread to post");
+  io.reset();
+  EXPECT_TRUE(has_closed);
+}
+
+TEST(AsioLeaving, DestroyedContextWaitsForAThreadThatPostsToIt) {
+  expect_context_to_wait(
+      [](const own_executor& slow) { return asio::bind_executor(slow, not_called); });
+#if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
+  using handler = asio::any_completion_handler<void(std::exception_ptr, singleflight::result<int>)>;
+  expect_context_to_wait([](const own_executor&) { return handler(not_called); });
+#endif
+}
+
+/// Calls a function when a caller leaves for a cancellation.
+struct told_of_leaving {
+  const std::function<void()>* then;
+  void left(const int&, const auto& e) const noexcept {
+    if (e.why == singleflight::leaving::stop) (*then)();
+  }
+};
+
+// The one that leaves is about to be posted to the context, which has let go of it.
+TEST(AsioLeaving, CallerLeavesWhileItsContextIsDestroyed) {
+  std::function<void()> then;
+  singleflight::group<int, int, std::hash<int>, std::equal_to<int>, told_of_leaving> flights(
+      singleflight::group_options(), {}, {}, told_of_leaving{&then});
+  asio::cancellation_signal signal;
+  auto io = std::make_unique<asio::io_context>();
+  std::atomic<bool> dropped = false;
+  std::atomic<bool> has_left = false;
+  auto when_dropped = at_end([&] { dropped = true; });
+  auto wait_then = at_end(
+      [&] { support::await([&] { return has_left.load(); }, "the other caller to have left"); });
+  const auto leader = lead(flights, 1);
+  async_call(flights, *io, 1, must_not_load,
+             [wait_then](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+  async_call(flights, *io, 1, must_not_load,
+             asio::bind_cancellation_slot(
+                 signal.slot(),
+                 [when_dropped](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
+  when_dropped.reset();
+  wait_then.reset();
+  support::threads destroyer;
+  then = [&] {
+    destroyer.start([&] { io.reset(); });
+    support::await([&] { return dropped.load(); }, "the context to let go of it");
+  };
+  signal.emit(asio::cancellation_type::total);
+  has_left = true;
+  destroyer.join();
   EXPECT_EQ(flights.stats().waiting, 0U);
-  handlers.run();  // it has no work any more
+}
+
+TEST(AsioLeaving, HandlerWhoseExecutorThrowsIsDestroyed) {
+  flight_group flights;
+  asio::io_context io;
+  asio::cancellation_signal signal;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> lives = held;
+  bool is_full = true;
+  const std::function<void()> throw_once = [&] {
+    if (std::exchange(is_full, false)) throw_that_it_is_full();
+  };
+  auto leader = lead(flights, 1);
+  async_call(flights, io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+             asio::bind_executor(own_executor{&io, {}, &throw_once},
+                                 asio::bind_cancellation_slot(
+                                     signal.slot(), [held](const std::exception_ptr&, const auto&) {
+                                       FAIL() << "called";
+                                     })));
+  held.reset();
   std::move(leader).set_value(1);
+  EXPECT_TRUE(lives.expired());
+  io.run();  // returns: the timer is cancelled
+  support::expect_idle(flights);
+}
+
+// --- Executors that have no context ----------------------------------------------------------------
+
+TEST(AsioLeaving, HandlerOfAnExecutorThatHasNoContext) {
+  flight_group flights;
+  support::task_queue queue;
+  const foreign_executor foreign{&queue};
+  auto io = std::make_unique<asio::io_context>();
+  asio::cancellation_signal signal;
+  answer gets;
+  answer late;
+  std::optional<singleflight::leader<int>> first(lead(flights, 1));
+  async_call(
+      flights, *io, 1, {.deadline = clock_type::now() + 1h, .attempts = 2}, [] { return 2; },
+      asio::bind_executor(foreign, into(gets)));
+  async_call(flights, *io, 1, {.deadline = clock_type::now()}, must_not_load,
+             asio::bind_executor(foreign, into(late)));
+  std::move(*first).set_exception(std::make_exception_ptr(std::runtime_error("first")));
+  queue.run();
+  EXPECT_EQ(gets.calls, 0) << "its next attempt";
+  EXPECT_EQ(late.code(), std::errc::timed_out);
+  io->poll();
+  queue.run();
+  EXPECT_EQ(gets.value, 2);
+  io->restart();
+  io->run();  // it has no work any more
+
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> lives = held;
+  const auto other = lead(flights, 1);
+  async_call(flights, *io, 1, must_not_load,
+             asio::bind_executor(foreign,
+                                 asio::bind_cancellation_slot(
+                                     signal.slot(), [held](const std::exception_ptr&, const auto&) {
+                                       FAIL() << "called";
+                                     })));
+  held.reset();
+  io.reset();
+  EXPECT_TRUE(lives.expired());
+  EXPECT_EQ(flights.stats().waiting, 0U);
+}
+
+TEST(AsioLeaving, LoaderOfAnExecutorThatHasNoContext) {
+  flight_group flights;
+  support::task_queue queue;
+  asio::io_context io;
+  answer a;
+  async_call(
+      flights, foreign_executor{&queue}, 1, [] { return 2; }, asio::bind_executor(io, into(a)));
+  EXPECT_EQ(queue.size(), 1U);
+  queue.run();
+  io.run();
+  EXPECT_EQ(a.value, 2);
 }
 
 // Its loader would have run there.
@@ -413,13 +607,16 @@ TEST(AsioLeaving, CallerThatWouldTryAgainIsDroppedIfItsIoContextIsGone) {
   flight_group flights;
   asio::io_context home;
   auto io = std::make_unique<asio::io_context>();
+  asio::cancellation_signal signal;
   answer a;
   const auto kept = std::make_shared<int>(0);
   auto leader = lead(flights, 1);
   async_call(flights, *io, 1, {.attempts = 2}, must_not_load,
-             asio::bind_executor(home, [kept, to = into(a)](auto error, auto r) mutable {
-               to(std::move(error), std::move(r));
-             }));
+             asio::bind_executor(
+                 home, asio::bind_cancellation_slot(
+                           signal.slot(), [kept, to = into(a)](auto error, auto r) mutable {
+                             to(std::move(error), std::move(r));
+                           })));
   std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error("gone")));
   io.reset();
   EXPECT_EQ(kept.use_count(), 2);
@@ -433,12 +630,16 @@ TEST(AsioLeaving, HandlerOfACallThatEndedOutlivesTheIoContext) {
   flight_group flights;
   asio::io_context handlers;
   answer a;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> executor_lives = held;
   {
     auto leader = lead(flights, 1);
     asio::io_context io;
-    async_call(flights, io, 1, must_not_load, asio::bind_executor(handlers, into(a)));
+    async_call(flights, own_executor{&io, std::move(held)}, 1, must_not_load,
+               asio::bind_executor(handlers, into(a)));
     std::move(leader).set_value(1);
   }
+  EXPECT_TRUE(executor_lives.expired());
   handlers.run();
   EXPECT_EQ(a.value, 1);
 }

@@ -3,6 +3,7 @@
 // Compiled once for each Asio.
 #include <atomic>
 #include <exception>
+#include <future>
 #include <memory>
 #include <optional>
 #include <singleflight/group.hpp>
@@ -260,6 +261,49 @@ TEST_F(AsioObserver, MayCallTheGroup) {
   EXPECT_EQ(one.value, 42);
   EXPECT_EQ(two.value, 42);
   EXPECT_EQ(told.to->count("wait_ended 1 value"), 1);
+}
+
+// Each of them gets its result, leaves, or is destroyed, on two threads.
+TEST_F(AsioObserver, IsToldOnceWhoseIoContextIsDestroyedWhileHandlersRun) {
+  running_context handlers(1);
+  for (int i = 0; i < 300; ++i) {
+    auto context = std::make_unique<asio::io_context>();
+    std::optional<leader<int>> other(lead(g, 1));
+#if defined(__cpp_lib_jthread)
+    std::stop_source stop;
+#endif
+    for (int n = 0; n < 4; ++n) {
+      singleflight::asio_options options{.attempts = 2};
+#if defined(__cpp_lib_jthread)
+      options.stop = stop.get_token();
+#endif
+      if (n == 1) options.deadline = clock_type::now() + 30us;
+      async_call(
+          g, *context, 1, options, [] { return 43; },
+          asio::bind_executor(handlers.io, [](const std::exception_ptr&, const auto&) {}));
+    }
+    support::threads ender;
+    std::atomic<bool> go = false;
+    ender.start([&] {
+      go = true;
+      if (i % 2 == 0) {
+        std::move(*other).set_value(42);
+      } else {
+        std::move(*other).set_exception(no);
+      }
+#if defined(__cpp_lib_jthread)
+      stop.request_stop();
+#endif
+    });
+    while (!go) {
+    }
+    context.reset();
+    ender.join();
+    std::promise<void> handled;
+    asio::post(handlers.io, [&] { handled.set_value(); });
+    handled.get_future().get();
+    EXPECT_EQ(g.stats().waiting, 0U);
+  }
 }
 
 TEST_F(AsioObserver, IsToldTheSumsOfStatsByManyThreads) {

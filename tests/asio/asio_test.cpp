@@ -13,7 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "../replaced_new.hpp"
 #include "either_asio.hpp"
+#include "own_executors.hpp"
 
 #if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
 #include <boost/asio/any_completion_handler.hpp>
@@ -72,6 +74,18 @@ TEST(Asio, LoaderThatTakesTheLeaderAndThrowsFailsTheCall) {
   });
   io.run();
   EXPECT_EQ(support::text_of(failed), "no connection");
+  support::expect_idle(flights);
+}
+
+TEST(Asio, LoaderThatRefersToTheLeaderAndThrowsFailsTheCall) {
+  flight_group flights;
+  asio::io_context io;
+  answer a;
+  async_call(
+      flights, io, 1,
+      [](singleflight::leader<int>&&) { throw std::runtime_error("no connection"); }, into(a));
+  io.run();
+  EXPECT_EQ(support::text_of(a.error), "no connection");
   support::expect_idle(flights);
 }
 
@@ -383,10 +397,11 @@ TEST(Asio, AttemptsOfAFollowerWhoseCallFailed) {
   answer impatient;
   auto leader = lead(flights, 1);
   async_call(
-      flights, io, 1, {.attempts = 2}, [](const int& key) { return key + 40; }, into(patient));
+      flights, io, 1, {.deadline = clock_type::now() + 1h, .attempts = 2},
+      [](const int& key) { return key + 40; }, into(patient));
   async_call(flights, io, 1, must_not_load, into(impatient));
   std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error("first")));
-  io.run();
+  io.run();  // returns: the timers of both attempts are cancelled
   EXPECT_EQ(patient.calls, 1);
   EXPECT_EQ(patient.value, 41);
   EXPECT_TRUE(patient.led);
@@ -410,6 +425,36 @@ TEST(Asio, FailureToEnterIsGivenToTheHandler) {
   io.run();
   EXPECT_EQ(support::text_of(a.error), "no hash");
   EXPECT_EQ(a.calls, 1);
+}
+
+TEST(Asio, FailureToConnectItsSlotIsGivenToTheHandler) {
+  flight_group flights;
+  asio::io_context io;
+  answer a;
+  async_call(flights, io, 1, must_not_load, asio::bind_cancellation_slot(refusing_slot(), into(a)));
+  EXPECT_EQ(a.calls, 0);
+  io.run();
+  EXPECT_EQ(support::text_of(a.error), "no slot");
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(flights.stats().led, 0U);
+}
+
+TEST(Asio, CallerThatLeavesAtNoTimeMakesNoTimer) {
+  if (!support::replaces_new) GTEST_SKIP() << "no allocation can be counted here";
+  flight_group flights;
+  asio::io_context io;
+  auto leader = lead(flights, 1);
+  answer a;
+  const auto blocks = [&](const singleflight::asio_options& options) {
+    const auto before = support::allocated_by_this_thread.blocks;
+    async_call(flights, io, 1, options, must_not_load, into(a));
+    return support::allocated_by_this_thread.blocks - before;
+  };
+  static_cast<void>(blocks({}));  // and what the first follower makes
+  EXPECT_LT(blocks({}), blocks({.deadline = clock_type::now() + 1h}));
+  std::move(leader).set_value(1);
+  io.run();
+  EXPECT_EQ(a.calls, 3);
 }
 
 TEST(Asio, ThreadLeadsAndHandlersFollow) {

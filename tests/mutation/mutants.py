@@ -56,8 +56,10 @@ class Token:
 
 
 class Mutant:
-    def __init__(self, header, line, label):
-        self.header, self.line, self.label = header, line, label
+    """`place`: (start, end) of the function or member that it is in."""
+
+    def __init__(self, header, line, label, place):
+        self.header, self.line, self.label, self.place = header, line, label, place
         self.number = None
         self.key = f"{header} | {line} | {label}"
 
@@ -71,6 +73,7 @@ class Header:
         self.regions = []  # (start, end, order, emit): emit(inner) is the text with its mutants
         self.mutants = []
         self.returns_bool = False
+        self.place = None
         off = [m.span(m.lastindex) for m in LEFT_OUT.finditer(text)]
         for m in TOKEN.finditer(text):
             if m.lastgroup != "space" and not any(a <= m.start() < b for a, b in off):
@@ -138,7 +141,7 @@ class Header:
     def mutant(self, at, label):
         start = self.text.rfind("\n", 0, at) + 1
         line = self.one_line(self.text[start:self.text.find("\n", at)])
-        m = Mutant(self.name, line, label)
+        m = Mutant(self.name, line, label, self.place)
         self.mutants.append(m)
         return m
 
@@ -251,9 +254,11 @@ class Header:
     def _member(self, i, j):
         equals = self.until(i, j, {"="})
         if equals < j:
+            self.place = (self.tokens[i].start, self.tokens[j].end)
             self._initializer(equals + 1, j)
 
     def _function(self, i, j, end):
+        start, outer, arguments = i, self.place, []
         while self.t(j) == "{" and self.t(j - 1) == "requires":  # of what the template takes
             j = self.match(j) + 1
         self.returns_bool = "bool" in [self.t(k) for k in range(i, self.until(i, j, {"("}))]
@@ -262,12 +267,16 @@ class Header:
             while self.t(k) != "{" or self.t(k - 1) not in (")", "}"):
                 if self.t(k) in OPEN:
                     if self.t(k) in ("(", "{") and self.match(k) > k + 1:
-                        self._arguments(k + 1, self.match(k))
+                        arguments.append((k + 1, self.match(k)))
                     k = self.match(k)
                 k += 1
             j = k
+        self.place = (self.tokens[start].start, self.tokens[self.match(j)].end)
+        for those in arguments:
+            self._arguments(*those)
         if "consteval" not in [self.t(k) for k in range(i, j)]:  # which no switch at run time reaches
             self._block(j + 1, self.match(j))
+        self.place = outer
         return self.match(j) + 1
 
     def _arguments(self, i, j):

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A program with probes, for usdt_test.py: each of them is passed once, by the key "template 7".
+// A program with probes, for usdt_test.py, which knows what happens here.
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <functional>
 #include <singleflight/group.hpp>
@@ -10,11 +11,24 @@
 
 using namespace std::chrono_literals;
 
+namespace {
+
+struct opaque {
+  bool operator==(const opaque&) const = default;
+};
+struct hash_of_opaque {
+  std::size_t operator()(const opaque&) const noexcept { return 0; }
+};
+
+template <class Key, class Hash = std::hash<Key>>
+using watched =
+    singleflight::group<Key, int, Hash, std::equal_to<Key>, singleflight::usdt_observer>;
+
+}  // namespace
+
 int main() {
-  using watched = singleflight::group<std::string, int, std::hash<std::string>,
-                                      std::equal_to<std::string>, singleflight::usdt_observer>;
-  const std::string key = "template 7";
-  watched g;
+  const std::string key = "template-7";
+  watched<std::string> g;
   const auto follow = [&](const singleflight::call_options& options) {
     std::thread([&] {
       try {
@@ -32,9 +46,15 @@ int main() {
     return 42;
   });
   follower.join();
-  watched aging({.max_age = 1ns});
+  watched<std::string> aging({.max_age = 1ns});
   (void)aging.do_call(key, [&] {
     std::thread([&] { (void)aging.do_call(key, [] { return 0; }); }).join();  // superseded
     return 42;
   });
+  watched<int> full({.max_waiters = 0, .when_full = singleflight::group_options::run_alone});
+  (void)full.do_call(7, [&] {
+    std::thread([&] { (void)full.do_call(7, [] { return 0; }); }).join();  // alone
+    return 42;
+  });
+  (void)watched<opaque, hash_of_opaque>().do_call(opaque(), [] { return 42; });
 }

@@ -74,35 +74,29 @@ class asio_bulk_loader {
   /// the batch is given up.
   template <class Key, class Value, class Batch>
   void run(const std::shared_ptr<Batch>& all) const noexcept {
-    const posting own(*this);
-    if (own.with == nullptr) return;
-    try {
-      run_on<Key, Value>(own.with->io, all, own.with->load);
-    } catch (...) {
-      all->finish(current_failure());
+    std::shared_ptr<context_members> members;
+    {  // lets go of the parts while the context lasts
+      const std::shared_ptr<const parts> own = begin_post();
+      if (own == nullptr) return;
+      members = own->members;
+      try {
+        run_on<Key, Value>(own->io, all, own->load);
+      } catch (...) {
+        all->finish(current_failure());
+      }
     }
+    if (members != nullptr) members->end_post();
   }
 
  private:
-  /// Keeps the parts, and the context.
-  struct posting {
-    explicit posting(const asio_bulk_loader& of) noexcept {
-      const lock guard(of.mutex_);
-      if (of.parts_ == nullptr) return;
-      if (of.parts_->members != nullptr && !of.parts_->members->begin_post()) return;
-      members = of.parts_->members;
-      with = of.parts_;
-    }
-    posting(const posting&) = delete;
-    posting& operator=(const posting&) = delete;
-    ~posting() {
-      with.reset();
-      if (members != nullptr) members->end_post();
-    }
-
-    std::shared_ptr<context_members> members;
-    std::shared_ptr<const parts> with;
-  };
+  /// Returns: the parts, and then the context stays until `end_post`; null if this is closed, or the
+  ///   context is being destroyed.
+  [[nodiscard]] std::shared_ptr<const parts> begin_post() const noexcept {
+    const lock guard(mutex_);
+    if (parts_ == nullptr) return nullptr;
+    if (parts_->members != nullptr && !parts_->members->begin_post()) return nullptr;
+    return parts_;
+  }
 
   template <class Key, class Value, class Batch>
   static void run_on(const IoExecutor& io, const std::shared_ptr<Batch>& all, const Load& load) {
@@ -125,11 +119,8 @@ class asio_bulk_loader {
       });
     } else {
       Asio::dispatch(io, [all, load]() mutable {
-        if (detail::is_unwanted(all->shown())) {
-          all->finish(make_call_error(reason::nobody_waits));
-        } else {
-          start_bulk_loader<Key, Value>::start(all, std::move(load));
-        }
+        if (detail::is_unwanted(all->shown())) return;  // the batch is given up
+        start_bulk_loader<Key, Value>::start(all, std::move(load));
       });
     }
   }
@@ -275,16 +266,13 @@ class asio_bulk_operation final
     return true;
   }
 
-  /// Returns: this, if it waited; then it does not any more.
-  [[nodiscard]] std::shared_ptr<asio_bulk_operation> stop_waiting() noexcept {
-    if (bulk_ == nullptr) return nullptr;
-    std::shared_ptr<asio_bulk_operation> itself = bulk_->done().end();
-    give_up();
-    return itself;
-  }
+  void stop_waiting() noexcept { give_up(); }
+  void io_is_gone() noexcept { give_up(); }
+  void was_not_posted() noexcept {}
 
   void give_up() noexcept {
     if (bulk_ == nullptr) return;
+    static_cast<void>(bulk_->done().end());
     bulk_->load().close();
     bulk_->abandon();
   }

@@ -53,8 +53,10 @@ template <class Asio, class Executor>
 /// see `membership`.
 ///
 /// `Operation` derives from this and from `enable_shared_from_this`. It gives a handler what
-/// `complete` finds, and leaves by `cancel` and `expire`. Whoever makes it leave first, by
-/// `stop_waiting`, has it; it lets go of its loader by `give_up`.
+/// `complete` finds, and leaves by `cancel` and `expire`. Who has it alone lets go of its loader by
+/// `give_up`. Where a context ends, others may make it leave or end its call at the same time: so
+/// it does that by `stop_waiting`, and they are told by `was_not_posted` that they cannot have it
+/// complete. If it completes already, only `io_is_gone` is called.
 template <class Asio, class IoExecutor, class Handler, class Operation>
 class asio_caller : public context_member {
   using associated_executor = typename Asio::template associated_executor<Handler, IoExecutor>;
@@ -76,13 +78,10 @@ class asio_caller : public context_member {
   ~asio_caller() = default;
 
   /// Has it take part in what becomes of its contexts, and heed its slot. What that throws is its
-  /// failure. Returns: false if a context is being destroyed, and its handler is.
+  /// failure. Returns: false if a context is being destroyed; then nobody else has it.
   [[nodiscard]] bool attach(const std::shared_ptr<Operation>& self) noexcept {
     try {
-      if (!join_contexts()) {
-        drop();
-        return false;
-      }
+      if (!join_contexts()) return false;
       auto slot = Asio::slot_of(home_->handler);
       if (slot.is_connected()) slot.template emplace<canceller>(self);
     } catch (...) {
@@ -91,12 +90,18 @@ class asio_caller : public context_member {
     return true;
   }
 
-  /// Has it wait again. Returns: false, with its handler destroyed, if one of its contexts is gone
-  /// or is being destroyed.
-  [[nodiscard]] bool attach_again() noexcept {
-    if (in_io_.lasts() && in_home_.join(in_home_.all())) return true;
-    drop();
-    return false;
+  /// Has it enter anew, unless one of its contexts is gone or is being destroyed: then its handler
+  /// is. Until it has entered, it uses what it holds of the context of the I/O executor.
+  static void enter_again(std::shared_ptr<Operation> self) noexcept {
+    asio_caller& op = *self;
+    const std::shared_ptr<context_members> io_members = op.in_io_.all();
+    if (io_members != nullptr && !io_members->begin_post()) return op.drop();
+    if (op.in_home_.join(op.in_home_.all())) {
+      op.operation().enter(std::move(self));
+    } else {
+      op.drop();
+    }
+    if (io_members != nullptr) io_members->end_post();
   }
 
   [[nodiscard]] const IoExecutor& io() const noexcept { return io_->executor; }
@@ -113,12 +118,11 @@ class asio_caller : public context_member {
   [[nodiscard]] std::shared_ptr<timer> its_timer() const noexcept { return home_->leaving; }
   void end_timer() noexcept {
     if (home_->leaving != nullptr) home_->leaving->end();
-    home_->leaving.reset();
   }
 
   /// Has it complete where its handler runs. Called by who has taken it, so that it waits no more.
   void post_completion(std::shared_ptr<Operation> self) noexcept {
-    if (!in_home_.leave_to_post()) return;
+    if (!in_home_.leave_to_post()) return operation().was_not_posted();
     const std::shared_ptr<context_members> all = in_home_.all();
     completion done(std::move(self));
     try {
@@ -140,8 +144,7 @@ class asio_caller : public context_member {
                            Answer answer) {
     asio_caller& op = *self;
     op.leave_io();
-    auto slot = Asio::slot_of(op.home_->handler);
-    if (slot.is_connected()) slot.clear();
+    Asio::slot_of(op.home_->handler).clear();
     Handler handler = std::move(op.home_->handler);
     op.home_.reset();
     self.reset();  // its memory is free before the handler runs
@@ -218,7 +221,11 @@ class asio_caller : public context_member {
       home_members = detail::members_of<Asio>(io_->executor);
     }
     std::shared_ptr<context_members> io_members = detail::members_of<Asio>(io_->executor);
-    if (io_members == home_members) io_members = nullptr;  // one membership does for both
+    if (home_members == nullptr) {  // its executor has no context: it goes with the other
+      home_members = io_members;
+    } else if (io_members == home_members) {  // one membership does for both
+      io_members = nullptr;
+    }
     if (!in_home_.join(std::move(home_members))) return false;
     if (in_io_.join(std::move(io_members))) return true;
     static_cast<void>(in_home_.leave());
@@ -229,7 +236,7 @@ class asio_caller : public context_member {
     if (in_io_.leave()) io_.reset();
   }
 
-  /// Destroys the handler. To be called by who has ended the membership at home.
+  /// Destroys the handler. To be called by who has it alone.
   void drop() noexcept {
     operation().give_up();
     end_timer();
@@ -238,12 +245,20 @@ class asio_caller : public context_member {
   }
 
   void context_gone(const membership& of) noexcept override {
-    const std::shared_ptr<Operation> waited = operation().stop_waiting();
-    if (&of == &in_io_) {
+    const bool is_io = &of == &in_io_;
+    if (is_io && !in_home_.leave()) {
+      operation().io_is_gone();
       io_.reset();
-      if (waited == nullptr || !in_home_.leave()) return;
+      return;
     }
-    drop();
+    operation().stop_waiting();
+    end_timer();
+    home_.reset();
+    if (is_io) {
+      io_.reset();
+    } else {
+      leave_io();
+    }
   }
 
   [[nodiscard]] std::shared_ptr<context_member> keep() noexcept override {

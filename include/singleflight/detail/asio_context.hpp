@@ -9,12 +9,14 @@
 #include <utility>
 
 #include "config.hpp"
+#include "mutex.hpp"
 
 // The operations that wait in an execution context of Asio. A call may end after the context is
 // gone, so the context drops them when it is destroyed, as it does with those of sockets and
 // timers.
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
+class context_members;
 class membership;
 
 class context_member {
@@ -31,41 +33,6 @@ class context_member {
   ~context_member() = default;
 };
 
-/// The members of one context. Outlives the context as long as somebody has it.
-class context_members {
- public:
-  context_members() = default;
-  context_members(const context_members&) = delete;  // linked by address
-  context_members& operator=(const context_members&) = delete;
-  ~context_members() = default;
-
-  /// Drops them. Blocks: while other threads give completions to the context.
-  void close() noexcept;
-
-  /// Keeps the context until `end_post`. Returns: false if it is being destroyed.
-  [[nodiscard]] bool begin_post() noexcept {
-    const std::lock_guard guard(mutex_);
-    if (!closed_) ++posting_;
-    return !closed_;
-  }
-
-  /// To be called after `begin_post`, or when an operation that has left to post has posted.
-  void end_post() noexcept {
-    const std::lock_guard guard(mutex_);
-    if (--posting_ == 0 && closed_) posted_.notify_one();
-  }
-
- private:
-  friend class membership;
-
-  std::mutex mutex_;
-  std::condition_variable posted_;
-  // Guarded by mutex_.
-  membership* first_ = nullptr;
-  std::size_t posting_ = 0;
-  bool closed_ = false;
-};
-
 /// One operation's membership in a context. Whoever ends it, the operation or the end of the
 /// context, has the right to what the operation holds of that context.
 class membership {
@@ -77,53 +44,18 @@ class membership {
 
   /// Returns: false if the context is being destroyed. Where there is no context, there is no end
   ///   of it.
-  [[nodiscard]] bool join(std::shared_ptr<context_members> all) noexcept {
-    all_ = std::move(all);
-    if (all_ == nullptr) return true;
-    const std::lock_guard guard(all_->mutex_);
-    if (all_->closed_) return false;
-    next_ = all_->first_;
-    if (next_ != nullptr) next_->link_ = &next_;
-    link_ = &all_->first_;
-    all_->first_ = this;
-    return true;
-  }
+  [[nodiscard]] bool join(std::shared_ptr<context_members> all) noexcept;
 
   /// Returns: false if the context has ended it.
-  [[nodiscard]] bool leave() noexcept {
-    if (all_ == nullptr) return true;
-    const std::lock_guard guard(all_->mutex_);
-    return unlink();
-  }
+  [[nodiscard]] bool leave() noexcept;
 
   /// As `leave`. If it returns true, the context stays until `end_post`.
-  [[nodiscard]] bool leave_to_post() noexcept {
-    if (all_ == nullptr) return true;
-    const std::lock_guard guard(all_->mutex_);
-    if (!unlink()) return false;
-    ++all_->posting_;
-    return true;
-  }
-
-  /// Returns: false if the context has ended it.
-  [[nodiscard]] bool lasts() const noexcept {
-    if (all_ == nullptr) return true;
-    const std::lock_guard guard(all_->mutex_);
-    return link_ != nullptr;
-  }
+  [[nodiscard]] bool leave_to_post() noexcept;
 
   [[nodiscard]] const std::shared_ptr<context_members>& all() const noexcept { return all_; }
 
  private:
   friend class context_members;
-
-  bool unlink() noexcept {
-    if (link_ == nullptr) return false;
-    *link_ = next_;
-    if (next_ != nullptr) next_->link_ = link_;
-    link_ = nullptr;
-    return true;
-  }
 
   context_member& member_;
   std::shared_ptr<context_members> all_;  // fixed while it is a member
@@ -132,17 +64,108 @@ class membership {
   membership** link_ = nullptr;  // what points at this one; null: it is no member
 };
 
-inline void context_members::close() noexcept {
-  std::unique_lock guard(mutex_);
-  closed_ = true;
-  while (membership* const m = first_) {
-    const std::shared_ptr<context_member> kept = m->member_.keep();
-    m->unlink();
-    guard.unlock();
-    kept->context_gone(*m);
-    guard.lock();
+/// The members of one context. Outlives the context as long as somebody has it.
+class context_members {
+ public:
+  context_members() = default;
+  context_members(const context_members&) = delete;  // linked by address
+  context_members& operator=(const context_members&) = delete;
+  ~context_members() = default;
+
+  // What a membership does: see there.
+
+  [[nodiscard]] bool add(membership& m) noexcept {
+    const lock guard(mutex_);
+    if (closed_) return false;
+    link(m);
+    return true;
   }
-  posted_.wait(guard, [this] { return posting_ == 0; });
+
+  [[nodiscard]] bool remove(membership& m) noexcept {
+    const lock guard(mutex_);
+    return unlink(m);
+  }
+
+  [[nodiscard]] bool remove_to_post(membership& m) noexcept {
+    const lock guard(mutex_);
+    if (!unlink(m)) return false;
+    ++posting_;
+    return true;
+  }
+
+  /// Keeps the context, and its members, until `end_post`. Returns: false if it is being destroyed.
+  [[nodiscard]] bool begin_post() noexcept {
+    const lock guard(mutex_);
+    if (closed_) return false;
+    ++posting_;
+    return true;
+  }
+
+  /// To be called after `begin_post`, or when an operation that has left to post has posted.
+  void end_post() noexcept {
+    const lock guard(mutex_);
+    if (--posting_ == 0) posted_.notify_one();
+  }
+
+  /// Drops the members. Blocks: while other threads use the context.
+  void close() noexcept {
+    admit_no_more();
+    await_posts();
+    while (const std::shared_ptr<membership> ended = end_one()) {
+      ended->member_.context_gone(*ended);
+    }
+    await_posts();
+  }
+
+ private:
+  void admit_no_more() noexcept {
+    const lock guard(mutex_);
+    closed_ = true;
+  }
+
+  /// Returns: a membership that it has ended, with its member; null if there is none.
+  [[nodiscard]] std::shared_ptr<membership> end_one() noexcept {
+    const lock guard(mutex_);
+    if (first_ == nullptr) return nullptr;
+    membership& m = *first_;
+    static_cast<void>(unlink(m));
+    return std::shared_ptr<membership>(m.member_.keep(), &m);
+  }
+
+  void await_posts() noexcept SINGLEFLIGHT_NOT_ANALYSED {
+    std::unique_lock guard(mutex_.standard());
+    posted_.wait(guard, [this]() SINGLEFLIGHT_NOT_ANALYSED { return posting_ == 0; });
+  }
+
+  void link(membership& m) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    m.next_ = first_;
+    if (first_ != nullptr) first_->link_ = &m.next_;
+    m.link_ = &first_;
+    first_ = &m;
+  }
+
+  [[nodiscard]] bool unlink(membership& m) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    if (m.link_ == nullptr) return false;
+    *m.link_ = m.next_;
+    if (m.next_ != nullptr) m.next_->link_ = m.link_;
+    m.link_ = nullptr;
+    return true;
+  }
+
+  detail::mutex mutex_;
+  std::condition_variable posted_;
+  membership* first_ SINGLEFLIGHT_GUARDED_BY(mutex_) = nullptr;
+  std::size_t posting_ SINGLEFLIGHT_GUARDED_BY(mutex_) = 0;
+  bool closed_ SINGLEFLIGHT_GUARDED_BY(mutex_) = false;
+};
+
+inline bool membership::join(std::shared_ptr<context_members> all) noexcept {
+  all_ = std::move(all);
+  return all_ == nullptr || all_->add(*this);
+}
+inline bool membership::leave() noexcept { return all_ == nullptr || all_->remove(*this); }
+inline bool membership::leave_to_post() noexcept {
+  return all_ == nullptr || all_->remove_to_post(*this);
 }
 
 /// The service by which a context knows its members. `Asio`: see asio_operation.hpp.

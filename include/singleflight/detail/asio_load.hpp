@@ -151,10 +151,7 @@ void run_on(const Executor& executor, const std::shared_ptr<owned_call<Key, Valu
             }
           } else {
             const leading here;
-            if (!call->lead_here()) {
-              std::move(lead).set_exception(make_call_error(reason::nobody_waits));
-              return;
-            }
+            if (!call->lead_here()) return;  // nobody waits: the call is given up
             std::move(lead).set_from([&]() -> Value {
               return detail::invoke_loader_in(std::move(load), call->get().key, lead.context());
             });

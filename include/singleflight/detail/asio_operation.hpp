@@ -59,7 +59,6 @@ class asio_operation final
         load_(std::move(load)) {
     this->finishes = true;
   }
-  ~asio_operation() { this->abandon(); }
 
   /// Never calls the handler.
   static void initiate(std::shared_ptr<asio_operation> self) {
@@ -73,10 +72,7 @@ class asio_operation final
   static void complete(std::shared_ptr<asio_operation> self) {
     asio_operation& op = *self;
     op.end_timer();
-    if (op.settle() && op.failure_ == nullptr) {
-      if (op.attach_again()) op.enter(std::move(self));
-      return;
-    }
+    if (op.settle() && op.failure_ == nullptr) return caller::enter_again(std::move(self));
     std::exception_ptr failed = std::move(op.failure_);
     result<value_type> answer = op.take_answer(failed);
     caller::call_handler(std::move(self), std::move(failed), std::move(answer));
@@ -99,19 +95,18 @@ class asio_operation final
     return this->take_out(why, out.how);
   }
 
-  /// Returns: this, if it waited; then it does not any more.
-  [[nodiscard]] std::shared_ptr<asio_operation> stop_waiting() noexcept {
-    const bool waited = this->abandon();
-    std::shared_ptr<asio_operation> itself = std::move(itself_);
-    return waited ? std::move(itself) : nullptr;
+  void stop_waiting() noexcept {
+    this->leave(reason::caller_gone);
+    load_.reset();
   }
+  void io_is_gone() noexcept {}
+  void was_not_posted() noexcept { this->abandon(); }
 
   void give_up() noexcept {
     this->abandon();
     load_.reset();
   }
 
- private:
   // --- Waiting -----------------------------------------------------------------------------------
 
   void enter(std::shared_ptr<asio_operation> self) noexcept {
@@ -120,6 +115,7 @@ class asio_operation final
     this->post_completion(std::move(itself_));
   }
 
+ private:
   static std::shared_ptr<poster> poster_of(waiter_node& n) noexcept {
     return std::move(static_cast<asio_operation&>(n).itself_);
   }
@@ -162,7 +158,7 @@ class asio_operation final
       return leaving->start(until, [this] { return this->finish_start(); });
     } catch (...) {
       this->failure_ = current_failure();
-      this->leave(reason::caller_gone);
+      this->leave(reason::stop);
       return this->finish_start();
     }
   }

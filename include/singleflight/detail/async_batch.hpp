@@ -71,8 +71,7 @@ class async_batch final : public batch_context<Key, Value> {
     auto call = std::static_pointer_cast<owned>(leader_maker::take(std::move(of_key)));
     {
       const lock guard(k.home.mutex);
-      k.handle = call->get().shared->handle;
-      k.own.forgets_before = call->get().forgets_before;
+      k.is_loaded_by(call->get());
     }
     k.in.store(this, std::memory_order_relaxed);
     keys_.push_back(&k);
@@ -93,7 +92,7 @@ class async_batch final : public batch_context<Key, Value> {
   void hand_over() noexcept {
     for (const key_type* const k : keys_) {
       const lock guard(k->home.mutex);
-      if (k->handle->running != nullptr) k->home.set_leader(*k->handle->running, {});
+      if (call<Key, Value>* const running = k->running()) k->home.set_leader(*running, {});
     }
   }
 
@@ -161,19 +160,15 @@ class async_batch final : public batch_context<Key, Value> {
 
   [[nodiscard]] key_state state_of(const key_type& k) const noexcept override {
     const lock guard(k.home.mutex);
-    const call<Key, Value>* const running = k.handle->running;
-    if (running == nullptr) return key_state::settled;
-    return running->interested > 0 ? key_state::wanted : key_state::unwanted;
+    return base::state_in(k.home, k.running());
   }
 
 #if defined(__cpp_lib_jthread)
   [[nodiscard]] std::stop_token token_of(key_type& k) const override {
     stop_source source;  // before the lock: it allocates
     const lock guard(k.home.mutex);
-    call<Key, Value>* const running = k.handle->running;
-    if (running == nullptr) return {};
-    if (!running->stop.stop_possible()) running->stop.swap(source);
-    return running->stop.get_token();
+    call<Key, Value>* const running = k.running();
+    return running != nullptr ? k.home.stop_of(*running, source).get_token() : std::stop_token();
   }
 #endif
 
@@ -183,9 +178,10 @@ class async_batch final : public batch_context<Key, Value> {
     inside_it_.emplace(keys_.size());
     for (key_type* const k : keys_) {
       const lock guard(k->home.mutex);
-      if (k->handle->running == nullptr) continue;
-      k->home.make_handle(*k->handle->running, {.an_edge = true});
-      inside_it_->emplace_back().connect_to_new(k->handle->node, batch);
+      if (call<Key, Value>* const running = k->running()) {
+        inside_it_->emplace_back().connect_to_new(
+            k->home.make_handle(*running, {.an_edge = true})->node, batch);
+      }
     }
   }
 

@@ -197,6 +197,7 @@ class async_wait : public waiter_node {
 
   /// What is left to do for a caller that was taken out of the list of its call.
   struct departure {
+    reason why{};
     std::shared_ptr<poster> by;  // of a bound one
     stop_source loader = no_stop_source();
   };
@@ -204,23 +205,24 @@ class async_wait : public waiter_node {
   /// The first half of `leave` for a caller that waits. Returns: false if it is being resumed
   /// already.
   [[nodiscard]] bool take_out(reason why, departure& out) noexcept {
+    out.why = why;
     shard& home = *handle_->home;
     const lock at_home(home.mutex);
-    if (why == reason::newer_call && handle_->running == nullptr) return false;
+    if (why == reason::newer_call && home.running(*handle_) == nullptr) return false;
     {
       const lock guard(handle_->waiters->mutex);
       if (!handle_->waiters->remove(*this)) return false;
-      if (is.how == resumed::bound) out.by = is.poster_of(*this);
+      if (is.how == resumed::bound) out.by = handle_->waiters->poster_of(*this);
     }
-    why_ = why;
     out.loader = account_leave(home, why);
     return true;
   }
 
   /// The second half, outside all locks.
   void depart(departure out) noexcept {
+    why_ = out.why;
     disconnect();  // it waits no more, however late it is resumed
-    tell_left(*why_);
+    tell_left(out.why);
     if (!stop_loader(std::move(out.loader))) return;
     if (is.how == resumed::inlined) {
       return trampoline::run(std::shared_ptr<waiter_list>(handle_, &*handle_->waiters), this);
@@ -257,11 +259,11 @@ class async_wait : public waiter_node {
     if (outer != nullptr && !chosen_->edge.connect(*outer, handle->node)) return reason::circle;
     handle_ = handle;
     if (chosen_ != nullptr) chosen_->expiry = expiry;
-    if (finishes) {
-      if (!advance(phase::entering, phase::starting)) return was_stopped();
-    } else {
+    if (!advance(phase::entering, finishes ? phase::starting : phase::waiting)) {
+      return was_stopped();
+    }
+    if (!finishes) {  // told to stop meanwhile, it waits for the shard's mutex, which is held here
       const lock guard(handle_->waiters->mutex);
-      if (!advance(phase::entering, phase::waiting)) return was_stopped();
       handle_->waiters->add(*this);
     }
     home.add_follower(running);

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <utility>
@@ -14,6 +13,8 @@
 #include "../batch.hpp"
 #include "../call_context.hpp"
 #include "bulk_keys.hpp"
+#include "call.hpp"
+#include "call_map.hpp"
 #include "config.hpp"
 #include "fixed_block.hpp"
 #include "mutex.hpp"
@@ -90,6 +91,14 @@ class batch_context : public open_batch<Key, Value>, public call_context {
  protected:
   ~batch_context() = default;
 
+  /// `running`: the call of a key of that shard, or null if it has ended.
+  [[nodiscard]] static key_state state_in(const call_map<Key, Value>& home,
+                                          const call<Key, Value>* running) noexcept
+      SINGLEFLIGHT_REQUIRES(home.mutex) {
+    if (running == nullptr) return key_state::settled;
+    return home.is_wanted(*running) ? key_state::wanted : key_state::unwanted;
+  }
+
   /// From the loader to the end of the last call.
   struct leadership {
     batch_context& of;
@@ -101,7 +110,8 @@ class batch_context : public open_batch<Key, Value>, public call_context {
     ~leadership() { of.end_leadership(); }
   };
 
-  void end_leadership() noexcept {
+  /// The loader is done: no other thread asks for the node or the token any more.
+  void end_leadership() noexcept SINGLEFLIGHT_NOT_ANALYSED {
     if (node_ != nullptr) the_wait_graph().end(*std::exchange(node_, nullptr));
 #if defined(__cpp_lib_jthread)
     shown_stop_.store(nullptr);
@@ -133,7 +143,7 @@ class batch_context : public open_batch<Key, Value>, public call_context {
 
 #if defined(__cpp_lib_jthread)
   [[nodiscard]] std::stop_token get_stop_token() const final {
-    const std::lock_guard guard(making_);
+    const lock guard(making_);
     if (stop_ == nullptr) {
       stop_ = std::make_unique<batch_stop<const batch_context>>(*this);
       shown_stop_.store(stop_.get());
@@ -145,7 +155,7 @@ class batch_context : public open_batch<Key, Value>, public call_context {
 
   /// One node for all of its calls, since one loader loads them.
   [[nodiscard]] std::shared_ptr<wait_node> get_node() const final {
-    const std::lock_guard guard(making_);
+    const lock guard(making_);
     if (node_ == nullptr) {
       auto node = std::make_shared<wait_node>();
       show_in_graph(*node);
@@ -158,10 +168,10 @@ class batch_context : public open_batch<Key, Value>, public call_context {
   virtual void show_in_graph(wait_node& batch) const { batch.leader = leader_; }
 
   std::thread::id leader_;
-  mutable std::mutex making_;
-  mutable std::shared_ptr<wait_node> node_;  // guarded by making_
+  mutable mutex making_;
+  mutable std::shared_ptr<wait_node> node_ SINGLEFLIGHT_GUARDED_BY(making_);
 #if defined(__cpp_lib_jthread)
-  mutable std::unique_ptr<batch_stop<const batch_context>> stop_;  // guarded by making_
+  mutable std::unique_ptr<batch_stop<const batch_context>> stop_ SINGLEFLIGHT_GUARDED_BY(making_);
   mutable std::atomic<batch_stop<const batch_context>*> shown_stop_ = nullptr;
 #endif
 };

@@ -18,6 +18,7 @@
 #include "fixed_block.hpp"
 #include "follow.hpp"
 #include "hash.hpp"
+#include "mutex.hpp"
 #include "stop.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
@@ -35,6 +36,17 @@ struct bulk_key {
         order(place),
         first(position),
         own(hash, std::forward<K>(key), caller, no_stop_source()) {}
+
+  /// Notes which call its batch loads it by, on the heap.
+  void is_loaded_by(const call<Key, Value>& c) noexcept SINGLEFLIGHT_REQUIRES(home.mutex) {
+    handle = c.shared->handle;
+    own.forgets_before = c.forgets_before;
+  }
+
+  /// Returns: that call, or null if it has ended.
+  [[nodiscard]] call<Key, Value>* running() const noexcept SINGLEFLIGHT_REQUIRES(home.mutex) {
+    return home.running(*handle);
+  }
 
   /// Takes it out of a batch, unless it is in another by now: a later one may get that address.
   void leave(const void* batch) noexcept {
@@ -54,7 +66,7 @@ struct bulk_key {
   bulk_key* next_ended;                   // of those that were ended in one critical section
   entry me;                               // of the caller
   std::shared_ptr<batch_call<Key, Value>> elsewhere;  // what it has begun on an executor
-  std::shared_ptr<call_handle<Key, Value>> handle;    // of that
+  std::shared_ptr<call_handle<Key, Value>> handle;    // of that; by the shard's mutex
   call<Key, Value> own;  // what this caller begins if nobody loads the key; has it in any case
 };
 
@@ -138,9 +150,11 @@ class bulk_keys {
   /// Returns: the key after that one, by shard; null after the last. The first one is after null.
   [[nodiscard]] key_type* next_by_shard(const key_type* k) const noexcept {
     if (k != nullptr && k->next_in_bucket != nullptr) return k->next_in_bucket;
-    std::size_t i = k != nullptr ? bucket_of(k->order) + 1 : 0;
-    while (i < bucket_count_ && buckets_[i] == nullptr) ++i;
-    return i < bucket_count_ ? buckets_[i] : nullptr;
+    const std::size_t next = k != nullptr ? bucket_of(k->order) + 1 : 0;
+    key_type** const end = buckets_.get() + bucket_count_;
+    key_type** const found = std::find_if(buckets_.get() + next, end,
+                                          [](const key_type* first) { return first != nullptr; });
+    return found != end ? *found : nullptr;
   }
 
   /// The keys in the order of their first mention.

@@ -37,7 +37,7 @@ constexpr void check_bulk_loader() {
 
 template <class Fn, class Key, class Value>
 constexpr void check_copied_bulk_loader() {
-  detail::check_bulk_loader<Fn, Key, Value>();
+  check_bulk_loader<Fn, Key, Value>();
   static_assert(std::copy_constructible<Fn>,
                 "singleflight: each batch of an asynchronous caller keeps its loader, so the "
                 "loader must be copyable");

@@ -143,6 +143,25 @@ class alignas(64) call_map {
     return handle;
   }
 
+  /// Returns: the call of that handle, or null if it has ended.
+  [[nodiscard]] call_type* running(const handle_type& handle) const noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    return handle.running;
+  }
+
+  /// Whether any caller wants the result of a call that runs.
+  [[nodiscard]] bool is_wanted(const call_type& c) const noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    return c.interested > 0;
+  }
+
+  /// Returns: what the loader of a call that runs is told to stop with: `made`, unless the call has
+  /// a source already.
+  [[nodiscard]] const stop_source& stop_of(call_type& c, stop_source& made) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    if (!c.stop.stop_possible()) c.stop.swap(made);
+    return c.stop;
+  }
+
   /// Says which thread leads the call: none while an executor has it queued.
   void set_leader(call_type& c, std::thread::id leader) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     c.leader = leader;

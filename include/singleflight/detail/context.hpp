@@ -36,9 +36,8 @@ class context_of final : public call_context {
   [[nodiscard]] std::stop_token get_stop_token() const override {
     stop_source source;  // before the lock: it allocates
     lock guard(home_.mutex);
-    if (!own_.stop.stop_possible()) own_.stop.swap(source);
-    stop_source current = own_.stop;
-    const bool wanted = own_.interested > 0;
+    stop_source current = home_.stop_of(own_, source);
+    const bool wanted = home_.is_wanted(own_);
     guard.unlock();
     if (!wanted) current.request_stop();
     return current.get_token();

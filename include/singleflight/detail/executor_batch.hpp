@@ -225,9 +225,7 @@ class executor_batch final
 
   [[nodiscard]] key_state state_of(const key_type& k) const noexcept override {
     const lock guard(k.home.mutex);
-    const call<Key, Value>* const running = k.handle->running;
-    if (running == nullptr) return key_state::settled;
-    return running->interested > 0 ? key_state::wanted : key_state::unwanted;
+    return base::state_in(k.home, k.running());
   }
 
 #if defined(__cpp_lib_jthread)

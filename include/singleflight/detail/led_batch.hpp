@@ -163,8 +163,7 @@ class led_batch final : public batch_context<Key, Value> {
 
   [[nodiscard]] key_state state_of(const key_type& k) const noexcept override {
     const lock guard(k.home.mutex);
-    if (k.own.ended) return key_state::settled;
-    return k.own.interested > 0 ? key_state::wanted : key_state::unwanted;
+    return base::state_in(k.home, k.own.ended ? nullptr : &k.own);
   }
 
 #if defined(__cpp_lib_jthread)

@@ -37,7 +37,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 ///
 /// Life: made; begun, which is listed and given to who is to end it; claimed by the thread that
 /// ends it; empty, which is claimed with its key gone. It may outlive the group: an empty one
-/// touches only itself, and so does one that a forked child has lost.
+/// touches only itself, and so does one that a forked child has lost, unless it is asynchronous and
+/// keeps its shard.
 template <class Key, class Value>
 class owned_call : public owned_calls::member, public open_call<Value> {
  public:
@@ -124,7 +125,7 @@ class owned_call : public owned_calls::member, public open_call<Value> {
     phase now = phase::starting;
     if (!phase_.compare_exchange_strong(now, phase::open) && now == phase::given_up) return drop();
     const lock guard(home_.mutex);
-    if (handle_.running == nullptr) return;
+    if (home_.running(handle_) == nullptr) return;
     if (get().shared->leader_waits) home_.begin_to_wait(get());
     if (!taken_) home_.set_leader(get(), {});
   }
@@ -133,17 +134,15 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   /// Returns: whether any caller is left that wants the result.
   [[nodiscard]] bool lead_here() noexcept {
     const lock guard(home_.mutex);
-    taken_ = true;
-    home_.set_leader(get(), std::this_thread::get_id());
-    return get().interested > 0;
+    set_leader_here();
+    return home_.is_wanted(get());
   }
 
-  /// The same for a call that somebody may have ended already.
+  /// The same for an asynchronous call, which keeps its shard alive, and which somebody may have
+  /// ended or, in a forked child, lost already.
   void run_here() noexcept override {
     const lock guard(home_.mutex);
-    if (handle_.running == nullptr) return;
-    taken_ = true;
-    home_.set_leader(get(), std::this_thread::get_id());
+    if (home_.running(handle_) != nullptr) set_leader_here();
   }
 
   /// Whether all who wait have been woken. A thread that sees it sees the result.
@@ -209,8 +208,9 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   }
 
   /// Whether this thread, which has ended the call, is about to return to the caller that begins
-  /// it, which sees for itself that it has ended, and is in no list yet.
-  [[nodiscard]] bool begins_here() noexcept {
+  /// it, which sees for itself that it has ended, and is in no list yet. Nobody else touches what
+  /// this looks at when the call has ended.
+  [[nodiscard]] bool begins_here() noexcept SINGLEFLIGHT_NOT_ANALYSED {
     return !taken_ && get().leader == std::this_thread::get_id();
   }
 
@@ -234,13 +234,15 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   std::optional<call<Key, Value>> body_;  // of who made the call, then of who claimed it
   std::atomic<phase> phase_ = phase::starting;
 
-  // Guarded by the shard's mutex.
-  bool taken_ = false;  // whether the thread that is to end it leads it
-
   // Of who claimed it.
   bool has_value_ = false;  // whether it has ended with a value
 
  private:
+  void set_leader_here() noexcept SINGLEFLIGHT_REQUIRES(home_.mutex) {
+    taken_ = true;
+    home_.set_leader(get(), std::this_thread::get_id());
+  }
+
   [[nodiscard]] virtual std::exception_ptr why_dropped() const noexcept {
     return make_call_error(reason::leader_gone);
   }
@@ -258,6 +260,8 @@ class owned_call : public owned_calls::member, public open_call<Value> {
   }
 
   handle_type handle_;
+  /// Whether the thread that is to end it leads it.
+  bool taken_ SINGLEFLIGHT_GUARDED_BY(home_.mutex) = false;
   context_of<Key, Value> context_{home_, *body_};
 
   // What the caller that began it gets if it shares it with nobody. Written before it is woken.

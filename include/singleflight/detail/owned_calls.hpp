@@ -6,7 +6,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <memory>
-#include <mutex>
+#include <mutex>  // std::unique_lock
 #include <thread>
 #include <utility>
 
@@ -58,7 +58,7 @@ class owned_calls {
 
   /// Adds a call that this thread is about to give to an executor.
   void add(member& m) noexcept {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     m.owner_ = std::this_thread::get_id();
     m.next_ = first_;
     if (first_ != nullptr) first_->link_ = &m.next_;
@@ -68,27 +68,27 @@ class owned_calls {
 
   /// Notes that this thread runs or fails the call.
   void own(member& m) noexcept {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     m.owner_ = std::this_thread::get_id();
   }
 
   /// Notes that this thread has given the call to its executor, unless another runs it already.
   void disown(member& m) noexcept {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     if (m.owner_ == std::this_thread::get_id()) m.owner_ = {};
   }
 
   /// Notifies the one destructor that may wait, and under the mutex: once that is released, the
   /// group may be gone.
   void remove(member& m) noexcept {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     unlink(m);
     if (first_ == nullptr) empty_.notify_one();
   }
 
   /// Whether no call is on an executor.
   [[nodiscard]] bool empty() noexcept {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     return first_ == nullptr;
   }
 
@@ -99,7 +99,7 @@ class owned_calls {
     if (count == 0 || asynchronous_.fetch_sub(count) != count || !awaited_.load()) return;
     std::shared_ptr<waiter_list> drained;
     {
-      const std::lock_guard guard(mutex_);
+      const lock guard(mutex_);
       drained = std::move(drained_);
     }
     if (drained != nullptr) drained->publish(drained);
@@ -111,7 +111,7 @@ class owned_calls {
   /// Returns: the list to wait in until no asynchronous call is left; null if none is left now.
   /// Throws: `std::bad_alloc`.
   [[nodiscard]] std::shared_ptr<waiter_list> until_drained() {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     if (drained_ == nullptr) drained_ = std::make_shared<waiter_list>();
     awaited_.store(true);
     // After that: the last call looks for it when it has counted itself out.
@@ -121,11 +121,9 @@ class owned_calls {
   /// Waits until no call is on an executor. Returns: false, at once, if this thread owns one of
   /// them, which then cannot end: its loader or executor has ended the process or its own group.
   [[nodiscard]] bool wait() noexcept {
-    std::unique_lock guard(mutex_);
-    for (const member* m = first_; m != nullptr; m = m->next_) {
-      if (m->owner_ == std::this_thread::get_id()) return false;
-    }
-    empty_.wait(guard, [this] { return first_ == nullptr; });
+    const lock guard(mutex_);
+    if (this_thread_owns_one()) return false;
+    while (first_ != nullptr) wait_for_a_change();
     return true;
   }
 
@@ -138,11 +136,11 @@ class owned_calls {
 
   // What happens to it when the process forks: see fork.hpp.
 
-  void lock_before_fork() noexcept { detail::lock_before_fork(mutex_); }
-  void unlock_after_fork() noexcept { detail::unlock_after_fork(mutex_); }
+  void lock_before_fork() noexcept { mutex_.lock_before_fork(); }
+  void unlock_after_fork() noexcept { mutex_.unlock_after_fork(); }
 
   /// In a forked child, which has only this thread: takes out the calls that it does not own.
-  void forget_other_threads() noexcept {
+  void forget_other_threads() noexcept SINGLEFLIGHT_NOT_ANALYSED {
     member* next = nullptr;
     for (member* m = first_; m != nullptr; m = next) {
       next = m->next_;
@@ -152,17 +150,31 @@ class owned_calls {
     }
     if (drained_ != nullptr) drained_->forget_all();
     std::construct_at(&empty_);  // a thread that is gone may have waited on it
-    detail::renew_after_fork(mutex_);
+    mutex_.renew_after_fork();
   }
 
  private:
-  static void unlink(member& m) noexcept {
+  void unlink(member& m) noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
     *m.link_ = m.next_;
     if (m.next_ != nullptr) m.next_->link_ = m.link_;
   }
 
+  [[nodiscard]] bool this_thread_owns_one() const noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    for (const member* m = first_; m != nullptr; m = m->next_) {
+      if (m->owner_ == std::this_thread::get_id()) return true;
+    }
+    return false;
+  }
+
+  /// Releases the mutex until the last call may have gone.
+  void wait_for_a_change() noexcept SINGLEFLIGHT_REQUIRES(mutex_) SINGLEFLIGHT_NOT_ANALYSED {
+    std::unique_lock guard(mutex_.standard(), std::adopt_lock);
+    empty_.wait(guard);
+    guard.release();
+  }
+
   [[nodiscard]] std::shared_ptr<member> find_queued() noexcept {
-    const std::lock_guard guard(mutex_);
+    const lock guard(mutex_);
     for (member* m = first_; m != nullptr; m = m->next_) {
       if (m->owner_ != std::thread::id()) continue;
       if (std::shared_ptr<member> kept = m->keep()) return kept;
@@ -170,11 +182,11 @@ class owned_calls {
     return nullptr;
   }
 
-  std::mutex mutex_;
+  mutex mutex_;
   std::condition_variable empty_;
-  // Guarded by mutex_.
-  member* first_ = nullptr;               // of the calls on executors
-  std::shared_ptr<waiter_list> drained_;  // null if nobody has waited since the last was left
+  member* first_ SINGLEFLIGHT_GUARDED_BY(mutex_) = nullptr;  // of the calls on executors
+  /// Null if nobody has waited since the last was left.
+  std::shared_ptr<waiter_list> drained_ SINGLEFLIGHT_GUARDED_BY(mutex_);
 
   std::atomic<std::size_t> asynchronous_ = 0;
   std::atomic<bool> awaited_ = false;  // whether anybody has ever waited

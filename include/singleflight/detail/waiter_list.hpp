@@ -107,6 +107,19 @@ class waiter_list {
     return true;
   }
 
+  /// As `remove`, for a destructor, in which Clang's analysis sees no lock.
+  void lock_and_remove(waiter_node& n) noexcept {
+    const lock guard(mutex);
+    remove(n);
+  }
+
+  /// Returns: what has a bound waiter resumed that was taken out. To be called before the mutex is
+  /// released: whoever finds the waiter gone from the list may free it.
+  [[nodiscard]] std::shared_ptr<poster> poster_of(waiter_node& n) const noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    return n.is.poster_of(n);
+  }
+
   /// Wakes everybody, those first that run elsewhere. One waiter is taken out at a time, so that
   /// one that is resumed may stop or destroy any other. `owner` owns the list, which the last
   /// waiter may free otherwise.
@@ -151,12 +164,10 @@ class waiter_list {
                                                        : inlined_;
   }
 
-  /// Takes all that it needs of the waiter under the mutex: whoever finds the waiter gone from the
-  /// list may free it.
   [[nodiscard]] std::shared_ptr<poster> pop_bound() noexcept {
     const lock guard(mutex);
     waiter_node* const n = bound_.pop();
-    return n != nullptr ? n->is.poster_of(*n) : nullptr;
+    return n != nullptr ? poster_of(*n) : nullptr;
   }
 
   /// Returns: the next waiter for `here` to resume. Null if there is none; then `here`, if it had
@@ -223,8 +234,8 @@ class trampoline {
 
   void add(const std::shared_ptr<waiter_list>& list, waiter_node* stopped) noexcept {
     if (stopped != nullptr) {
+      stopped->only_by = this;  // nobody else knows it until it is in the list again
       const lock guard(list->mutex);
-      stopped->only_by = this;
       list->stopped_.push(*stopped);
     }
     if (!queue(list)) resume_all_of(*list);
