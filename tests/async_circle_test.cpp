@@ -609,7 +609,8 @@ TEST(NoAsyncCircle, IsSeenWhereTheCallerHasLeftAndIsDropped) {
       },
       [](const auto&) { ADD_FAILURE() << "was called back"; });
   seen b_waits;
-  flights.async_call(1, resume_inline, {.inside = &b->context()}, never, std::ref(b_waits));
+  const frame waits =
+      ask(flights, 1, resume_inline, async_options{.inside = &b->context()}, b_waits);
   EXPECT_FALSE(b_waits.came());
   std::move(*a.lead).set_value(7);
   EXPECT_EQ(b_waits.value(), 7);

@@ -431,6 +431,7 @@ TEST(BulkOnExecutorThatDropsTheTask, FailsWhereverItIsDropped) {
     queue.drop();
   });
   const auto rows = flights.do_many_on({1, 2}, std::ref(queue), {}, tenfold);
+  drops.join();  // it has seen their exception
   const auto single = flights.do_async(
       3, [](const auto&) {}, [] { return 0; });
   const auto dropped = support::thrown_by([&] { std::ignore = single.get(); });

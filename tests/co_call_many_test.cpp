@@ -331,6 +331,16 @@ TEST(CoCallMany, JoinsTheCallsOfOthersAndIsJoined) {
   expect_idle(flights);
 }
 
+TEST(CoCallMany, GivesEachPositionOfAKeyTheValueOfTheCallThatItJoins) {
+  group flights;
+  held_load load;
+  const asker one(flights, {1}, load.loader());
+  const asker two(flights, {1, 1}, not_needed);
+  load.end();
+  EXPECT_EQ(two.value(0), 7);
+  EXPECT_EQ(two.value(1), 7);
+}
+
 TEST(CoCallMany, JoinsAThreadsBulk) {
   group flights;
   std::optional<asker> me;

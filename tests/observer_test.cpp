@@ -841,9 +841,15 @@ TEST(ObserverTypes, MayHaveAValueThatCannotBeMovedToThoseWhoWait) {
   const recorder told;
   singleflight::group<int, throws_when_moved, std::hash<int>, std::equal_to<int>, recorder> g(
       {}, {}, {}, told);
-  EXPECT_ANY_THROW(
-      (void)g.do_call_on(1, support::inline_executor, {}, [] { return throws_when_moved(); }));
-  EXPECT_EQ(told.to->events(), (words{"began 1", "ended 1 exception 0"}));
+  const auto load = [] { return throws_when_moved(); };
+  EXPECT_ANY_THROW((void)g.do_call_on(1, support::inline_executor, {}, load));
+  EXPECT_EQ(told.to->count("ended 1 exception 0"), 1);
+  auto lead = std::get<1>(g.lead_or_follow(1));
+  g.async_call(
+      1, singleflight::resume_inline, {}, [](const auto&) {}, [](const auto&) {});
+  std::move(lead).set_from(load);
+  EXPECT_EQ(told.to->count("ended 1 exception 1"), 1);
+  EXPECT_EQ(told.to->count("wait_ended 1 exception"), 1);
 }
 #endif
 

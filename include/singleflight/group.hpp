@@ -759,9 +759,7 @@ class group {
       auto teller = seen.make_teller(key);
       const bool finishes_here = !std::exchange(wait.finishes, true);
       detail::lock lock(home.mutex);
-      const detail::entered now = enter_locked(wait, home, hash, key, seen);
-      if (now != detail::entered::ready)
-        wait.teller = seen.arm(std::move(teller), now == detail::entered::begun);
+      const detail::entered now = enter_told(wait, home, hash, key, seen, teller);
       lock.unlock();
       if (finishes_here) wait.finishes = false;
       if (now == detail::entered::ready) seen.tell_refused(key, wait.refused_for());
@@ -773,6 +771,17 @@ class group {
       const detail::lock lock(home.mutex);
       return enter_locked(wait, home, hash, key, seen);
     }
+  }
+
+  /// Enters, and gives the caller what is to tell of the end of its wait.
+  template <class K, class Teller>
+  detail::entered enter_told(async_wait& wait, shard& home, std::uint64_t hash, K&& key,
+                             watch& seen, Teller& teller) SINGLEFLIGHT_REQUIRES(home.mutex) {
+    const detail::entered now = enter_locked(wait, home, hash, key, seen);
+    if (now != detail::entered::ready) {
+      wait.teller = seen.arm(std::move(teller), now == detail::entered::begun);
+    }
+    return now;
   }
 
   template <class K>
