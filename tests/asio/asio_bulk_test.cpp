@@ -66,6 +66,30 @@ constexpr auto tenfold = [](auto& missing) {
 constexpr auto not_needed = [](auto&) { ADD_FAILURE() << "the loader ran"; };
 constexpr auto not_called = [](const std::exception_ptr&, const auto&) { FAIL() << "called"; };
 
+/// Counts what is allocated with it, in objects that outlive no test.
+template <class T>
+struct counting_allocator {
+  using value_type = T;
+  int* live;
+
+  explicit counting_allocator(int& count) noexcept : live(&count) {}
+  template <class U>
+  counting_allocator(const counting_allocator<U>& other) noexcept : live(other.live) {}
+
+  T* allocate(std::size_t n) {
+    ++*live;
+    return std::allocator<T>().allocate(n);
+  }
+  void deallocate(T* p, std::size_t n) noexcept {
+    --*live;
+    std::allocator<T>().deallocate(p, n);
+  }
+  template <class U>
+  bool operator==(const counting_allocator<U>& other) const noexcept {
+    return live == other.live;
+  }
+};
+
 void fail(singleflight::leader<int>&& leader, const char* text) {
   std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error(text)));
 }
@@ -399,30 +423,6 @@ TEST(AsioBulk, IsWorkOfBothExecutors) {
   io.poll();
   EXPECT_TRUE(io.stopped());
 }
-
-/// Counts what is allocated with it, in objects that outlive no test.
-template <class T>
-struct counting_allocator {
-  using value_type = T;
-  int* live;
-
-  explicit counting_allocator(int& count) noexcept : live(&count) {}
-  template <class U>
-  counting_allocator(const counting_allocator<U>& other) noexcept : live(other.live) {}
-
-  T* allocate(std::size_t n) {
-    ++*live;
-    return std::allocator<T>().allocate(n);
-  }
-  void deallocate(T* p, std::size_t n) noexcept {
-    --*live;
-    std::allocator<T>().deallocate(p, n);
-  }
-  template <class U>
-  bool operator==(const counting_allocator<U>& other) const noexcept {
-    return live == other.live;
-  }
-};
 
 TEST(AsioBulk, MemoryOfTheOperationComesFromItsAllocatorAndIsFreeWhenTheHandlerRuns) {
   int live = 0;
@@ -777,6 +777,7 @@ TEST(AsioBulkLeaving, DestroyedContextDestroysHandlersAndLoadersAndTheirCallersL
   flight_group flights;
   auto held = std::make_shared<int>(0);
   const std::weak_ptr<int> lives = held;
+  int live = 0;
   asio::cancellation_signal signal;
   auto leader = lead(flights, 1);
   {
@@ -785,7 +786,10 @@ TEST(AsioBulkLeaving, DestroyedContextDestroysHandlersAndLoadersAndTheirCallersL
         flights, io, {1, 2}, {.call = {.deadline = clock_type::now() + 1h}},
         [held](auto&) { FAIL() << "the loader ran"; },
         asio::bind_cancellation_slot(
-            signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
+            signal.slot(), asio::bind_allocator(counting_allocator<char>(live),
+                                                [held](const std::exception_ptr&, const auto&) {
+                                                  FAIL() << "called";
+                                                })));
     held.reset();
     EXPECT_EQ(flights.stats().waiting, 2U);
   }
@@ -795,6 +799,8 @@ TEST(AsioBulkLeaving, DestroyedContextDestroysHandlersAndLoadersAndTheirCallersL
   EXPECT_EQ(flights.stats().in_flight, 1U);
 #endif
   signal.emit(asio::cancellation_type::total);
+  signal.slot().clear();
+  EXPECT_EQ(live, 0) << "the operation";
   std::move(leader).set_value(1);
   support::expect_idle(flights);
 }

@@ -393,7 +393,7 @@ TEST(AsioLeaving, ContextDestroyedWithACompletionInItsQueue) {
   auto io = std::make_unique<asio::io_context>();
   auto leader = lead(flights, 1);
   async_call(
-      flights, *io, 1, {.deadline = clock_type::now() + 1h}, must_not_load,
+      flights, *io, 1, {.deadline = clock_type::now() + 1h}, [held] { return must_not_load(); },
       asio::bind_cancellation_slot(
           signal.slot(), [held](const std::exception_ptr&, const auto&) { FAIL() << "called"; }));
   held.reset();
@@ -426,6 +426,7 @@ TEST(AsioLeaving, OneDestroyedContextOfTwoDestroysHandlersAndLoaders) {
     EXPECT_TRUE(all_live.expired()) << "the handler, the loader, the executor";
     EXPECT_EQ(flights.stats().waiting, 0U);
     (io_goes ? handlers : io)->run();  // it has no work any more
+    signal.slot().clear();
     std::move(leader).set_value(1);
     support::expect_idle(flights);
   }
@@ -482,6 +483,36 @@ TEST(AsioLeaving, DestroyedContextWaitsForAThreadThatPostsToIt) {
   using handler = asio::any_completion_handler<void(std::exception_ptr, singleflight::result<int>)>;
   expect_context_to_wait([](const own_executor&) { return handler(not_called); });
 #endif
+}
+
+TEST(AsioLeaving, CallerThatTriesAgainKeepsTheIoContextUntilItHasEntered) {
+  flight_group flights;
+  asio::io_context handlers;
+  auto io = std::make_unique<asio::io_context>();
+  std::atomic<bool> enters = false;
+  std::atomic<bool> drops = false;
+  const std::function<void()> post_late = [&, slow_context = io.get()] {
+    enters = true;
+    await_end_of(*slow_context);
+    for (int i = 0; i < 1000 && !drops; ++i) std::this_thread::yield();
+    EXPECT_FALSE(drops);
+  };
+  auto leader = lead(flights, 1);
+  async_call(flights, own_executor{io.get(), {}, &post_late}, 1, {.attempts = 2}, must_not_load,
+             asio::bind_executor(handlers, not_called));
+  const auto other = lead(flights, 2);
+  auto dropping = at_end([&] { drops = true; });
+  async_call(flights, *io, 2, must_not_load,
+             [dropping](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+  dropping.reset();
+  std::move(leader).set_exception(std::make_exception_ptr(std::runtime_error("first")));
+  support::threads handler;
+  handler.start([&] { handlers.run(); });  // returns when the operation is dropped
+  support::await([&] { return enters.load(); }, "the next attempt");
+  io.reset();
+  EXPECT_TRUE(drops);
+  handler.join();
+  EXPECT_EQ(flights.stats().waiting, 0U);
 }
 
 /// Calls a function when a caller leaves for a cancellation.

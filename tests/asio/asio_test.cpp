@@ -450,11 +450,11 @@ TEST(Asio, CallerThatLeavesAtNoTimeMakesNoTimer) {
     async_call(flights, io, 1, options, must_not_load, into(a));
     return support::allocated_by_this_thread.blocks - before;
   };
-  static_cast<void>(blocks({}));  // and what the first follower makes
-  EXPECT_LT(blocks({}), blocks({.deadline = clock_type::now() + 1h}));
+  EXPECT_GT(blocks({.deadline = clock_type::now() + 1h}), 1U);
+  EXPECT_EQ(blocks({}), 1U);
   std::move(leader).set_value(1);
   io.run();
-  EXPECT_EQ(a.calls, 3);
+  EXPECT_EQ(a.calls, 2);
 }
 
 TEST(Asio, ThreadLeadsAndHandlersFollow) {

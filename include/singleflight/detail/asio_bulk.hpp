@@ -242,13 +242,7 @@ class asio_bulk_operation final
     if (op.bulk_ != nullptr) op.bulk_->load().close();
     std::exception_ptr failed = std::move(op.failure_);
     std::vector<outcome<value_type>> answers;
-    if (failed == nullptr) {
-      try {
-        answers = op.bulk_->take_answers();
-      } catch (...) {
-        failed = current_failure();
-      }
-    }
+    if (failed == nullptr) answers = op.bulk_->take_answers();
     caller::call_handler(std::move(self), std::move(failed), std::move(answers));
   }
 

@@ -95,13 +95,13 @@ class asio_caller : public context_member {
   static void enter_again(std::shared_ptr<Operation> self) noexcept {
     asio_caller& op = *self;
     const std::shared_ptr<context_members> io_members = op.in_io_.all();
-    if (io_members != nullptr && !io_members->begin_post()) return op.drop();
-    if (op.in_home_.join(op.in_home_.all())) {
+    const bool io_lasts = io_members == nullptr || io_members->begin_post();
+    if (io_lasts && op.in_home_.join(op.in_home_.all())) {
       op.operation().enter(std::move(self));
     } else {
       op.drop();
     }
-    if (io_members != nullptr) io_members->end_post();
+    if (io_lasts && io_members != nullptr) io_members->end_post();
   }
 
   [[nodiscard]] const IoExecutor& io() const noexcept { return io_->executor; }
@@ -214,14 +214,10 @@ class asio_caller : public context_member {
   // --- The contexts ------------------------------------------------------------------------------
 
   [[nodiscard]] bool join_contexts() {
-    std::shared_ptr<context_members> home_members;
-    if constexpr (posts_to_handler) {
-      home_members = detail::members_of<Asio>(home_->executor);
-    } else {
-      home_members = detail::members_of<Asio>(io_->executor);
-    }
     std::shared_ptr<context_members> io_members = detail::members_of<Asio>(io_->executor);
-    if (home_members == nullptr) {  // its executor has no context: it goes with the other
+    std::shared_ptr<context_members> home_members;
+    if constexpr (posts_to_handler) home_members = detail::members_of<Asio>(home_->executor);
+    if (home_members == nullptr) {  // it goes with the other
       home_members = io_members;
     } else if (io_members == home_members) {  // one membership does for both
       io_members = nullptr;
