@@ -427,7 +427,7 @@ TEST(BulkOnExecutorThatDropsTheTask, FailsWhereverItIsDropped) {
   support::task_queue queue;
   support::threads drops;
   drops.start([&] {
-    support::await_followers(flights, 2);
+    support::await([&] { return queue.size() == 1; }, "the task");
     queue.drop();
   });
   const auto rows = flights.do_many_on({1, 2}, std::ref(queue), {}, tenfold);
