@@ -151,7 +151,7 @@ TEST(AsioLeaving, CancellationRacesWithTheEnd) {
                  asio::bind_cancellation_slot(signal.slot(), [&](std::exception_ptr e, auto r) {
                    answer a;
                    into(a)(std::move(e), std::move(r));
-                   done.set_value(a);
+                   done.set_value(std::move(a));  // so that who reads the exception has it alone
                  }));
     });
     support::await_followers(flights, 1);
@@ -215,7 +215,7 @@ TEST(AsioLeaving, DeadlineRacesWithTheEnd) {
                [&](std::exception_ptr e, auto r) {
                  answer a;
                  into(a)(std::move(e), std::move(r));
-                 done.set_value(a);
+                 done.set_value(std::move(a));  // so that who reads the exception has it alone
                });
     while (clock_type::now() < deadline) {
     }
