@@ -229,7 +229,9 @@ class asio_caller : public context_member {
   }
 
   void leave_io() noexcept {
-    if (in_io_.leave()) io_.reset();
+    if (!in_io_.leave_to_post()) return;
+    io_.reset();  // uses the context
+    in_io_.end_post();
   }
 
   /// Destroys the handler. To be called by who has it alone.
@@ -242,7 +244,7 @@ class asio_caller : public context_member {
 
   void context_gone(const membership& of) noexcept override {
     const bool is_io = &of == &in_io_;
-    if (is_io && !in_home_.leave()) {
+    if (is_io && !in_home_.leave_to_post()) {
       operation().io_is_gone();
       io_.reset();
       return;
@@ -251,6 +253,7 @@ class asio_caller : public context_member {
     end_timer();
     home_.reset();
     if (is_io) {
+      in_home_.end_post();
       io_.reset();
     } else {
       leave_io();

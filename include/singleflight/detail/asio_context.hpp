@@ -46,11 +46,13 @@ class membership {
   ///   of it.
   [[nodiscard]] bool join(std::shared_ptr<context_members> all) noexcept;
 
-  /// Returns: false if the context has ended it.
+  /// Returns: false if the context has ended it. The context may go at once.
   [[nodiscard]] bool leave() noexcept;
 
-  /// As `leave`. If it returns true, the context stays until `end_post`.
+  /// As `leave`. If it returns true, the context stays until `end_post`, so that what the operation
+  /// holds of it can be used, or destroyed.
   [[nodiscard]] bool leave_to_post() noexcept;
+  void end_post() noexcept;
 
   [[nodiscard]] const std::shared_ptr<context_members>& all() const noexcept { return all_; }
 
@@ -166,6 +168,9 @@ inline bool membership::join(std::shared_ptr<context_members> all) noexcept {
 inline bool membership::leave() noexcept { return all_ == nullptr || all_->remove(*this); }
 inline bool membership::leave_to_post() noexcept {
   return all_ == nullptr || all_->remove_to_post(*this);
+}
+inline void membership::end_post() noexcept {
+  if (all_ != nullptr) all_->end_post();
 }
 
 /// The service by which a context knows its members. `Asio`: see asio_operation.hpp.
