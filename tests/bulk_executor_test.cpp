@@ -29,17 +29,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using singleflight::call_context;
-using singleflight::call_error;
 using singleflight::outcome;
 using group = singleflight::group<int, int>;
-
-std::errc code_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const call_error& e) {
-    return static_cast<std::errc>(e.code().value());
-  }
-}
 
 constexpr auto tenfold = [](auto& missing) {
   for (const int key : missing) missing.set(key, 10 * key);
@@ -108,7 +99,7 @@ TEST(BulkOnExecutor, FailsWhatTheLoaderHasNotSettled) {
   const auto quiet =
       flights.do_many_on({1, 2}, at_once, {}, [](auto& missing) { missing.set(1, 1); });
   EXPECT_EQ(quiet[0].value(), 1);
-  EXPECT_EQ(code_of(quiet[1].error()), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(support::call_error_of(quiet[1].error()), std::errc::no_such_file_or_directory);
   const auto thrown = flights.do_many_on({1, 2}, at_once, {}, [](auto& missing) {
     missing.fail(2, std::make_exception_ptr(std::logic_error("bad key")));
     throw std::runtime_error("connection reset");
@@ -125,7 +116,8 @@ TEST(BulkOnExecutor, FailsIfTheExecutorThrowsOrDropsTheTask) {
   EXPECT_THROW(refused[0].value(), std::runtime_error);
   support::expect_same(refused[0].error(), refused[1].error());
   const auto drops = [](const auto&) {};
-  EXPECT_EQ(code_of(flights.do_many_on({1}, drops, {}, tenfold)[0].error()), std::errc::owner_dead);
+  EXPECT_EQ(support::call_error_of(flights.do_many_on({1}, drops, {}, tenfold)[0].error()),
+            std::errc::owner_dead);
   std::function<void()> kept;
   const auto twice = [&](auto task) {
     task();
@@ -149,8 +141,9 @@ TEST(BulkOnExecutor, LetsEveryCallerLeave) {
         EXPECT_EQ(missing[1], 2) << "the batch has its keys";
         EXPECT_TRUE(missing.set(2, 20)) << "by hash and equality";
       });
-  EXPECT_EQ(code_of(rows[1].error()), std::errc::timed_out);
-  EXPECT_TRUE(rows[0].has_value() || code_of(rows[0].error()) == std::errc::timed_out);
+  EXPECT_EQ(support::call_error_of(rows[1].error()), std::errc::timed_out);
+  EXPECT_TRUE(rows[0].has_value() ||
+              support::call_error_of(rows[0].error()) == std::errc::timed_out);
   go.set_value();
   elsewhere.threads.join();
   support::expect_idle(flights);
@@ -176,7 +169,7 @@ TEST(BulkOnExecutor, IsLedByNoThreadWhileItIsQueued) {
   });
   const auto rows =
       flights.do_many_on({1}, std::ref(queue), {.call = {.stop = stop.get_token()}}, tenfold);
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::operation_canceled);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::operation_canceled);
   const auto refused =
       support::thrown_by([&] { EXPECT_EQ(*flights.do_call(1, [] { return 0; }), 10); });
   over = true;
@@ -193,7 +186,7 @@ TEST(BulkOnExecutor, DoesNotLoadWhatNobodyWantsAnyMore) {
   };
   const auto rows = flights.do_many_on({1, 2}, queue, {.call = {.stop = all.get_token()}},
                                        [](auto&) { FAIL() << "nobody wants it"; });
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::operation_canceled);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::operation_canceled);
   tasks[0]();
   support::expect_idle(flights);
 
@@ -244,7 +237,7 @@ TEST(BulkOnExecutor, IsSeenInCircles) {
   group flights;
   const auto rows = flights.do_many_on({1, 2}, at_once, {}, [&](auto& missing) {
     const auto inner = flights.do_many({2, 3}, tenfold);
-    EXPECT_EQ(code_of(inner[0].error()), std::errc::resource_deadlock_would_occur);
+    EXPECT_EQ(support::call_error_of(inner[0].error()), std::errc::resource_deadlock_would_occur);
     EXPECT_EQ(inner[1].value(), 30);
     tenfold(missing);
   });
@@ -267,7 +260,7 @@ TEST(BulkOnExecutor, IsToldToStopWhenAllHaveLeft) {
                                          missing.rest(1);
                                        });
   elsewhere.threads.join();
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::operation_canceled);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::operation_canceled);
   EXPECT_EQ(flights.stats().cancelled, 2U);
 }
 #endif
@@ -436,7 +429,7 @@ TEST(BulkOnExecutorThatDropsTheTask, FailsWhereverItIsDropped) {
       3, [](const auto&) {}, [] { return 0; });
   const auto dropped = support::thrown_by([&] { std::ignore = single.get(); });
   for (const auto& row : rows) {
-    EXPECT_EQ(code_of(row.error()), std::errc::owner_dead);
+    EXPECT_EQ(support::call_error_of(row.error()), std::errc::owner_dead);
     EXPECT_EQ(support::text_of(row.error()), support::text_of(dropped));
   }
   support::expect_idle(flights);

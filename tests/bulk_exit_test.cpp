@@ -30,16 +30,7 @@ namespace {
 
 #if defined(SINGLEFLIGHT_TESTS_THREAD_EXIT_UNWINDS)
 
-using singleflight::call_error;
 using singleflight::outcome;
-
-std::errc code_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const call_error& e) {
-    return static_cast<std::errc>(e.code().value());
-  }
-}
 
 struct watched_equality {
   inline static std::function<void(int)> watch;
@@ -105,7 +96,7 @@ void expect_to_fail_what_it_has_begun(const Ask& ask) {
   ends.join();
   watched_equality::watch = nullptr;
   ASSERT_TRUE(told);
-  EXPECT_EQ(code_of(told->error()), std::errc::owner_dead);
+  EXPECT_EQ(support::call_error_of(told->error()), std::errc::owner_dead);
   EXPECT_EQ(support::text_of(told->error()), text_of_an_exit_in_a_loader());
   EXPECT_EQ(flights.stats().in_flight, 1U);
   std::move(second).set_value(2);
@@ -161,8 +152,8 @@ class ending_load {
   void expect_told() {
     followers_.join();
     EXPECT_EQ(errors_[0], nullptr);
-    EXPECT_EQ(code_of(errors_[1]), std::errc::owner_dead);
-    EXPECT_EQ(code_of(errors_[2]), std::errc::owner_dead);
+    EXPECT_EQ(support::call_error_of(errors_[1]), std::errc::owner_dead);
+    EXPECT_EQ(support::call_error_of(errors_[2]), std::errc::owner_dead);
     support::expect_idle(flights_);
   }
 
@@ -192,8 +183,8 @@ TEST(BulkExit, OnAnExecutorWhileAValueIsMovedFailsWhatIsNotSettled) {
         [&](auto& missing) { load(missing); });
     executor.join();
     EXPECT_TRUE(rows[0].has_value());
-    EXPECT_EQ(code_of(rows[1].error()), std::errc::owner_dead);
-    EXPECT_EQ(code_of(rows[2].error()), std::errc::owner_dead);
+    EXPECT_EQ(support::call_error_of(rows[1].error()), std::errc::owner_dead);
+    EXPECT_EQ(support::call_error_of(rows[2].error()), std::errc::owner_dead);
     load.expect_told();
   }
 }
@@ -229,7 +220,7 @@ TEST(BulkExit, WhileAValueIsCopiedFailsWhatIsNotSettled) {
       }
     }).join();
     ASSERT_EQ(errors.size(), 2U);
-    for (const auto& e : errors) EXPECT_EQ(code_of(e), std::errc::owner_dead);
+    for (const auto& e : errors) EXPECT_EQ(support::call_error_of(e), std::errc::owner_dead);
     support::expect_idle(flights);
   }
 }
@@ -246,7 +237,7 @@ void expect_to_fail_what_a_helper_copies(const Ask& ask) {
   const std::vector<outcome<ends_thread_when_copied>> rows = ask(load);
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(support::text_of(rows[0].error()), text_of_an_exit_in_a_loader());
-  EXPECT_EQ(code_of(rows[1].error()), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(support::call_error_of(rows[1].error()), std::errc::no_such_file_or_directory);
 }
 
 TEST(BulkExit, OfAThreadThatHelpsTheLoaderFailsTheKeyWhoseValueIsCopied) {

@@ -35,17 +35,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using singleflight::call_context;
-using singleflight::call_error;
 using singleflight::outcome;
 using group = singleflight::group<int, int>;
-
-std::errc code_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const call_error& e) {
-    return static_cast<std::errc>(e.code().value());
-  }
-}
 
 /// Settles each key with ten times itself.
 constexpr auto tenfold = [](auto& missing) {
@@ -187,7 +178,7 @@ TEST(BulkSharing, TellsASingleFollowerThatTheLoaderGaveNoValue) {
     support::await_followers(flights, 1);
   });
   followers.join();
-  EXPECT_EQ(code_of(error), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(support::call_error_of(error), std::errc::no_such_file_or_directory);
 }
 
 // https://github.com/nicia-ai/typegraph/pull/24: the keys of later batches must not be held back.
@@ -314,7 +305,8 @@ TEST(BulkSharing, RefusesOneOfTwoLoadersThatAskForEachOthersKeys) {
       const auto inner = flights.do_many({theirs, 100 + mine}, tenfold);
       EXPECT_TRUE(inner[1].has_value());
       if (!inner[0].has_value()) {
-        EXPECT_EQ(code_of(inner[0].error()), std::errc::resource_deadlock_would_occur);
+        EXPECT_EQ(support::call_error_of(inner[0].error()),
+                  std::errc::resource_deadlock_would_occur);
         ++refused;
       }
       tenfold(missing);
@@ -346,7 +338,7 @@ TEST(BulkSharing, RefusesACircleThatClosedAfterItHadJoined) {
       support::await_followers(flights, 2);
       tenfold(missing);
     });
-    EXPECT_EQ(code_of(rows[0].error()), std::errc::resource_deadlock_would_occur);
+    EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::resource_deadlock_would_occur);
     EXPECT_EQ(rows[1].value(), 20);
     return 9;
   });
@@ -399,7 +391,8 @@ TEST(BulkSharing, RefusesAnAsynchronousCallInsideItsLoaderForItsOwnKey) {
     tenfold(missing);
   });
   ASSERT_EQ(errors.size(), 3U);
-  for (const auto& e : errors) EXPECT_EQ(code_of(e), std::errc::resource_deadlock_would_occur);
+  for (const auto& e : errors)
+    EXPECT_EQ(support::call_error_of(e), std::errc::resource_deadlock_would_occur);
   EXPECT_EQ(rows[1].value(), 20);
 }
 
@@ -435,7 +428,7 @@ TEST(BulkSharing, IsRefusedByAFullCall) {
   group flights({.max_waiters = 0});
   support::held_call single(flights);
   const auto rows = flights.do_many({0, 1}, tenfold);
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::resource_unavailable_try_again);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::resource_unavailable_try_again);
   EXPECT_EQ(rows[1].value(), 10);
   EXPECT_EQ(flights.stats().rejected, 1U);
 }
@@ -511,8 +504,8 @@ TEST(BulkLeaving, GivesWhatIsThereAtItsDeadline) {
   held_bulk slow(flights, {1, 2});
   support::held_call single(flights);
   const auto rows = flights.do_many({0, 1, 5}, {.call = {.timeout = 20ms}}, tenfold);
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::timed_out);
-  EXPECT_EQ(code_of(rows[1].error()), std::errc::timed_out);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::timed_out);
+  EXPECT_EQ(support::call_error_of(rows[1].error()), std::errc::timed_out);
   EXPECT_EQ(rows[2].value(), 50);
   EXPECT_EQ(flights.stats().timed_out, 2U);
   EXPECT_EQ(flights.stats().waiting, 0U);
@@ -524,7 +517,7 @@ TEST(BulkLeaving, BeginsNothingAfterItsDeadline) {
   group flights;
   const auto past = std::chrono::steady_clock::now();
   const auto rows = flights.do_many({1, 2, 1}, {.call = {.deadline = past}}, [](auto&) { FAIL(); });
-  for (const auto& row : rows) EXPECT_EQ(code_of(row.error()), std::errc::timed_out);
+  for (const auto& row : rows) EXPECT_EQ(support::call_error_of(row.error()), std::errc::timed_out);
   EXPECT_EQ(flights.stats().rejected, 2U);
   EXPECT_EQ(flights.stats().timed_out, 2U);
 }
@@ -558,12 +551,12 @@ TEST(BulkLeaving, LeavesAtItsStopRequest) {
   support::await_followers(flights, 2);
   stop.request_stop();
   bulk.join();
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::operation_canceled);
-  EXPECT_EQ(code_of(rows[1].error()), std::errc::operation_canceled);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::operation_canceled);
+  EXPECT_EQ(support::call_error_of(rows[1].error()), std::errc::operation_canceled);
   EXPECT_EQ(flights.stats().cancelled, 2U);
   const auto late =
       flights.do_many({8}, {.call = {.stop = stop.get_token()}}, [](auto&) { FAIL(); });
-  EXPECT_EQ(code_of(late[0].error()), std::errc::operation_canceled);
+  EXPECT_EQ(support::call_error_of(late[0].error()), std::errc::operation_canceled);
 }
 
 // https://github.com/graph-gophers/dataloader/issues/80: whose context is it?
@@ -606,7 +599,7 @@ TEST(BulkLeaving, OfAllCallersOfAllKeysStopsTheLoaderOnce) {
         followers.start([&] {
           const auto rows = flights.do_many({1, 2}, {.call = {.stop = follower.get_token()}},
                                             [](auto&) { FAIL(); });
-          EXPECT_EQ(code_of(rows[1].error()), std::errc::operation_canceled);
+          EXPECT_EQ(support::call_error_of(rows[1].error()), std::errc::operation_canceled);
         });
         support::await_followers(flights, 2);
         const std::stop_token told = context.stop_token();

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "executors.hpp"
 #include "support.hpp"
 
 #if defined(__cpp_lib_jthread)
@@ -52,14 +53,6 @@ struct first_characters {
     for (const std::string& key : b) EXPECT_TRUE(b.set(key, key.front()));
   }
 };
-
-std::errc code_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const call_error& e) {
-    return static_cast<std::errc>(e.code().value());
-  }
-}
 
 TEST(Bulk, GivesEachPositionItsValueByOneInvocation) {
   group flights;
@@ -179,7 +172,7 @@ TEST(BulkLoader, ThatReturnsAnotherKeyHasNotLoadedTheOneAskedFor) {
     EXPECT_FALSE(missing.set("y", 1));
     EXPECT_FALSE(missing.fail("z", std::make_exception_ptr(1)));
   });
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::no_such_file_or_directory);
   EXPECT_EQ(flights.stats().failed, 1U);
 }
 
@@ -188,9 +181,9 @@ TEST(BulkLoader, ThatGivesFewerValuesThanKeysFailsTheOthersAndFreesThem) {
   group flights;
   const auto rows =
       flights.do_many(keys{"a", "b", "c"}, [](auto& missing) { missing.set("b", 2); });
-  EXPECT_EQ(code_of(rows[0].error()), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::no_such_file_or_directory);
   EXPECT_EQ(rows[1].value(), 2);
-  EXPECT_EQ(code_of(rows[2].error()), std::errc::no_such_file_or_directory);
+  EXPECT_EQ(support::call_error_of(rows[2].error()), std::errc::no_such_file_or_directory);
   support::expect_same(rows[0].error(), rows[2].error());
   support::expect_idle(flights);
   EXPECT_EQ(*flights.do_call("a", [] { return 5; }), 5);
@@ -416,7 +409,7 @@ TEST(BulkLoader, MayAskForOtherKeysAndNotForItsOwn) {
       EXPECT_EQ(e.code(), std::errc::resource_deadlock_would_occur);
     }
     const auto inner = flights.do_many(keys{"a", "d"}, first_characters{});
-    EXPECT_EQ(code_of(inner[0].error()), std::errc::resource_deadlock_would_occur);
+    EXPECT_EQ(support::call_error_of(inner[0].error()), std::errc::resource_deadlock_would_occur);
     EXPECT_EQ(inner[1].value(), 'd');
     missing.set("a", 1);
     EXPECT_EQ(*flights.do_call("a", [] { return 9; }), 9) << "it is settled, so it is free";
@@ -444,9 +437,9 @@ TEST(BulkLoader, WhoseThreadExitsFailsEveryKeyThatItHasNotSettled) {
     });
   }).join();
   followers.join();
-  EXPECT_EQ(code_of(errors[0]), std::errc::owner_dead);
+  EXPECT_EQ(support::call_error_of(errors[0]), std::errc::owner_dead);
   EXPECT_EQ(errors[1], nullptr);
-  EXPECT_EQ(code_of(errors[2]), std::errc::owner_dead);
+  EXPECT_EQ(support::call_error_of(errors[2]), std::errc::owner_dead);
   support::expect_idle(flights);
 }
 #endif
