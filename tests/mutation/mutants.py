@@ -335,7 +335,7 @@ class Header:
         if self.t(i) in ("if", "for", "while", "switch", "do", "try", "return", "throw", "{", "class", "struct",
                          "union", "using", "static"):
             return self.t(i)
-        if self.t(i) in SKIPPED or re.match(r"check_\w+<.*>\(\);", self.source(i, j)):  # static_assert
+        if self.t(i) in SKIPPED or re.match(r"(?:detail::)?check_\w+<.*>\(\);", self.source(i, j)):  # static_assert
             return "skipped"
         return "declaration" if self._declares(i, j) else "expression"
 
