@@ -359,13 +359,16 @@ TEST(Asio, MemoryOfTheOperationComesFromItsAllocatorAndIsFreeWhenTheHandlerRuns)
 
 TEST(Asio, FutureGetsTheResultOrTheException) {
   flight_group flights;
+  // Kept until the handler's thread has ended: ThreadSanitizer does not see who lets go of it last.
+  std::exception_ptr told;
   running_context thread(1);
   auto good = async_call(
       flights, thread.io, 1, [] { return 4; }, asio::use_future);
   auto bad = async_call(
       flights, thread.io, 2, []() -> int { throw std::runtime_error("no"); }, asio::use_future);
   EXPECT_EQ(*good.get(), 4);
-  EXPECT_EQ(support::text_of(support::thrown_by([&] { (void)bad.get(); })), "no");
+  told = support::thrown_by([&] { (void)bad.get(); });
+  EXPECT_EQ(support::text_of(told), "no");
 }
 
 TEST(Asio, DeferredOperationDoesNothingUntilItIsInitiated) {
@@ -479,12 +482,12 @@ TEST(Asio, ThreadLeadsAndHandlersFollow) {
 
 TEST(Asio, HandlerLeadsAndThreadFollows) {
   flight_group flights;
-  running_context threads(2);
+  std::optional<running_context> threads(2);
   answer a;
   std::optional<singleflight::leader<int>> token;
   std::promise<void> led;
   async_call(
-      flights, threads.io, 1,
+      flights, threads->io, 1,
       [&](singleflight::leader<int> l) {
         token.emplace(std::move(l));
         led.set_value();
@@ -498,7 +501,9 @@ TEST(Asio, HandlerLeadsAndThreadFollows) {
   std::move(*token).set_value(8);
   follower.join();
   EXPECT_EQ(followed, 8);
-  support::await([&] { return a.calls == 1; }, "the handler");
+  threads.reset();  // when the handler has run
+  EXPECT_EQ(a.calls, 1);
+  EXPECT_EQ(a.value, 8);
 }
 
 #if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
