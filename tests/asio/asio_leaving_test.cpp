@@ -452,9 +452,10 @@ TEST(AsioLeaving, ContextThatIsBeingDestroyedTakesNoMoreCallers) {
   other.run();  // it has no work
 }
 
-/// Has a context destroyed while another thread gives it a completion. `make_token`: of a handler.
+/// Has a context destroyed while another thread gives it a completion, which that thread begins to
+/// do before or while the context drops its operations. `make_token`: of a handler.
 template <class MakeToken>
-void expect_context_to_wait(const MakeToken& make_token) {
+void expect_context_to_wait(const MakeToken& make_token, bool drops_first) {
   flight_group flights;
   auto io = std::make_unique<asio::io_context>();
   std::atomic<bool> posts = false;
@@ -470,19 +471,60 @@ void expect_context_to_wait(const MakeToken& make_token) {
   auto leader = lead(flights, 1);
   async_call(flights, slow, 1, must_not_load, make_token(slow));
   support::threads ender;
-  ender.start([&] { std::move(leader).set_value(1); });
-  support::await([&] { return posts.load(); }, "the thread to post");
+  const auto post = [&] {
+    ender.start([&] { std::move(leader).set_value(1); });
+    support::await([&] { return posts.load(); }, "the thread to post");
+  };
+  const auto other = lead(flights, 2);
+  if (drops_first) {
+    auto dropping = at_end(post);
+    async_call(flights, *io, 2, must_not_load,
+               [dropping](const std::exception_ptr&, const auto&) { FAIL() << "called"; });
+  } else {
+    post();
+  }
   io.reset();
   EXPECT_TRUE(has_closed);
 }
 
 TEST(AsioLeaving, DestroyedContextWaitsForAThreadThatPostsToIt) {
-  expect_context_to_wait(
-      [](const own_executor& slow) { return asio::bind_executor(slow, not_called); });
+  for (const bool drops_first : {false, true}) {
+    expect_context_to_wait(
+        [](const own_executor& slow) { return asio::bind_executor(slow, not_called); },
+        drops_first);
 #if defined(SINGLEFLIGHT_TESTS_BOOST_ASIO)
-  using handler = asio::any_completion_handler<void(std::exception_ptr, singleflight::result<int>)>;
-  expect_context_to_wait([](const own_executor&) { return handler(not_called); });
+    using handler =
+        asio::any_completion_handler<void(std::exception_ptr, singleflight::result<int>)>;
+    expect_context_to_wait([](const own_executor&) { return handler(not_called); }, drops_first);
 #endif
+  }
+}
+
+TEST(AsioLeaving, CallerKeepsTheIoContextUntilItHasLetGoOfItsIoExecutor) {
+  flight_group flights;
+  asio::io_context handlers;
+  auto io = std::make_unique<asio::io_context>();
+  std::atomic<bool> lets_go = false;
+  std::atomic<bool> has_closed = false;
+  asio::use_service<end_of_context>(*io).then = [&] { has_closed = true; };
+  const auto let_go_late = [&, slow_context = io.get()] {
+    lets_go = true;
+    await_end_of(*slow_context);
+    for (int i = 0; i < 1000 && !has_closed; ++i) std::this_thread::yield();
+    EXPECT_FALSE(has_closed);
+  };
+  answer a;
+  auto leader = lead(flights, 1);
+  async_call(flights, own_executor{io.get(), at_end(let_go_late)}, 1, must_not_load,
+             asio::bind_executor(handlers, into(a)));
+  std::move(leader).set_value(1);
+  support::threads handler;
+  handler.start([&] { handlers.run(); });
+  support::await([&] { return lets_go.load(); }, "the completion");
+  io.reset();
+  EXPECT_TRUE(has_closed);
+  handler.join();
+  EXPECT_EQ(a.value, 1);
 }
 
 TEST(AsioLeaving, CallerThatTriesAgainKeepsTheIoContextUntilItHasEntered) {
