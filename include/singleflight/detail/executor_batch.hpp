@@ -39,7 +39,8 @@ template <class Key, class Value>
 class batch_call : public owned_call<Key, Value> {
  public:
   batch_call(call_map<Key, Value>& home, owned_calls& every, std::uint64_t hash, const Key& key)
-      : owned_call<Key, Value>(home, every, hash, home.make_key(key), stop_source(), true, {}) {}
+      : owned_call<Key, Value>(home, every, hash, home.make_key(key), new_stop_source(), true, {}) {
+  }
 
   /// To be called when the executor has returned: see `executor_call`.
   void handed_over() noexcept {

@@ -72,7 +72,7 @@ inline constexpr bool takes_context =
 template <class Fn, class Key>
 [[nodiscard]] stop_source stop_source_for() {
   if constexpr (takes_stop_token<Fn, Key>) {
-    return stop_source();
+    return new_stop_source();
   } else {
     return no_stop_source();
   }

@@ -20,6 +20,10 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// What a call tells its loader to stop with. Empty, and free, for a loader that takes no token.
 using stop_source = std::stop_source;
 
+// A function, since g++ 12 takes one that is made where a member is initialised for an uninitialised
+// one, on s390x.
+/// Returns: a source of its own. Throws: `std::bad_alloc`.
+[[nodiscard]] inline stop_source new_stop_source() { return stop_source(); }
 [[nodiscard]] inline stop_source no_stop_source() noexcept { return stop_source(std::nostopstate); }
 
 [[nodiscard]] inline std::stop_token token_of(const stop_source& source) noexcept {
@@ -51,6 +55,7 @@ struct stop_source {
   void request_stop() const noexcept {}
 };
 
+[[nodiscard]] constexpr stop_source new_stop_source() noexcept { return {}; }
 [[nodiscard]] constexpr stop_source no_stop_source() noexcept { return {}; }
 
 [[nodiscard]] constexpr int token_of(const stop_source&) noexcept { return 0; }
