@@ -38,7 +38,7 @@ class record {
     const std::lock_guard lock(mutex_);
     return events_;
   }
-  [[nodiscard]] long count(const std::string& prefix) const {
+  [[nodiscard]] std::ptrdiff_t count(const std::string& prefix) const {
     const std::lock_guard lock(mutex_);
     return std::count_if(events_.begin(), events_.end(), [&](const std::string& e) {
       return e == prefix || e.compare(0, prefix.size() + 1, prefix + ' ') == 0;
