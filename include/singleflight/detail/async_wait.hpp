@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <future>
 #include <memory>
@@ -384,8 +385,7 @@ class async_wait : public waiter_node {
   [[nodiscard]] clock::time_point expiry() const noexcept { return chosen_->expiry; }
 
  private:
-  enum class phase : unsigned char { entering, starting, waiting, stopped, late, taken };
-  std::atomic<phase> phase_ = phase::entering;  // in the same word as `finishes`
+  enum class phase : std::uint32_t { entering, starting, waiting, stopped, late, taken };
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
   [[nodiscard]] bool advance([[maybe_unused]] phase from, phase to) noexcept {
@@ -475,10 +475,12 @@ class async_wait : public waiter_node {
 #pragma GCC diagnostic pop
 #endif
 
-  small_reason why_;  // it gets no result
+  small_reason why_;    // it gets no result
+  bool began_ = false;  // the call, rather than joined it; fixed while it waits
+  // A word together with the bytes before it. Not a byte, to exchange which RISC-V needs libatomic.
+  std::atomic<phase> phase_ = phase::entering;
 
   // Fixed while it waits.
-  bool began_ = false;    // the call, rather than joined it
   chosen* const chosen_;  // null: no options
   std::shared_ptr<handle_type> handle_;
 };

@@ -145,7 +145,7 @@ class executor_batch final
   };
 
   void run() {
-    if (over_.exchange(true) || lost()) return;
+    if (over_.test_and_set() || lost()) return;
     const end at_exit{*this};
     every_.own(*this);
     watch_this_thread();
@@ -176,7 +176,7 @@ class executor_batch final
   }
 
   void abandon(const std::exception_ptr& why) noexcept {
-    if (over_.exchange(true)) return;
+    if (over_.test_and_set()) return;
     const end at_exit{*this};
     fail_rest(why);
   }
@@ -241,15 +241,17 @@ class executor_batch final
     return this->weak_from_this().lock();
   }
   void drop() noexcept override {
-    if (!lost() && !over_) abandon(make_call_error(reason::task_dropped));
+    if (!lost() && !over_.test()) abandon(make_call_error(reason::task_dropped));
   }
 
   Group& group_;
   owned_calls& every_;
   const std::shared_ptr<bulk_keys<Key, Value>> all_;
-  std::vector<key_type*> keys_;     // in the order of their first mention, once it is launched
-  std::optional<Fn> fn_;            // of who launches it, then of who runs it
-  std::atomic<bool> over_ = false;  // whether a thread runs or has failed it
+  std::vector<key_type*> keys_;  // in the order of their first mention, once it is launched
+  std::optional<Fn> fn_;         // of who launches it, then of who runs it
+  // Whether a thread runs or has failed it. Not an atomic<bool>, to exchange which RISC-V needs
+  // libatomic.
+  std::atomic_flag over_;
 };
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI::detail
