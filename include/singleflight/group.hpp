@@ -643,8 +643,7 @@ class group {
       const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
       if (refusal) refuse(key, *refusal, seen);
-      seen.tell_joined(key);
-      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
+      if (auto answer = seen.follow(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -676,8 +675,7 @@ class group {
       const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
       if (refusal) refuse(key, *refusal, seen);
-      seen.tell_joined(key);
-      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
+      if (auto answer = seen.follow(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -742,8 +740,7 @@ class group {
       const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
       if (refusal) refuse(key, *refusal, seen);
-      seen.tell_joined(key);
-      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
+      if (auto answer = seen.follow(key, wait, home, me)) return *std::move(answer);
     }
   }
 

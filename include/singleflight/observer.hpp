@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "detail/config.hpp"
+#include "detail/wait_graph.hpp"
 
 // What an observer of a group is told. An observer is an object with some of these members, which
 // the group calls; what it lacks costs nothing, not even a look at the clock:
@@ -179,9 +180,10 @@ struct captured_by<Observer> {
   using type = std::remove_cvref_t<decltype(std::declval<Observer&>().capture())>;
 };
 
-// One such type for each hook: whether an observer has it, and how it is called. `is_named` tells a
-// hook that takes something else from one that is absent: where both bases have a member of that
-// name, the name is ambiguous.
+// One such type for each hook: whether an observer has it, and how it is called. While a hook runs,
+// its thread may lead calls that are listed, and the hook may wait. `is_named` tells a hook that
+// takes something else from one that is absent: where both bases have a member of that name, the
+// name is ambiguous.
 #define SINGLEFLIGHT_DETAIL_HOOK(name)                                                             \
   struct name##_hook {                                                                             \
     template <class O, class Key, class Event>                                                     \
@@ -218,6 +220,7 @@ struct captured_by<Observer> {
                                                                                                    \
     template <class O, class Key, class Event>                                                     \
     static void tell(O& o, [[maybe_unused]] const Key& key, const Event& e) noexcept {             \
+      const leading_from_here here;                                                                \
       if constexpr (takes_event<O, Event> && !takes_key<O, Key, Event>) {                          \
         static_assert(noexcept(o.name(e)), "singleflight: the observer's " #name                   \
                                            " must be noexcept, since nobody could catch what it "  \

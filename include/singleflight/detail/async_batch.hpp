@@ -88,6 +88,8 @@ class async_batch final : public batch_context<Key, Value> {
   void lead_here() noexcept {
     for (const auto& c : calls_) c->run_here();
   }
+  /// The same of the key that was added last, while others are still asked for.
+  void lead_last_here() noexcept { calls_.back()->run_here(); }
   /// Says that no thread runs it.
   void hand_over() noexcept {
     for (const key_type* const k : keys_) {
@@ -112,6 +114,8 @@ class async_batch final : public batch_context<Key, Value> {
         std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c->ended(); });
     if (is_open) {
       if (thrown == nullptr) thrown = make_call_error(why);
+      lead_here();  // those who are resumed inline run user code before all has ended
+      const leading here;
       for (const auto& c : calls_) c->fail(thrown);
     }
     inside_it_.reset();

@@ -444,6 +444,7 @@ class async_wait : public waiter_node {
   void has_left() noexcept {
     ignore_stops();
     why_ = was_stopped();
+    disconnect();
     tell_left(*why_);
   }
 

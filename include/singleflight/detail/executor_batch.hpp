@@ -186,7 +186,11 @@ class executor_batch final
                        [](const key_type* k) { return !k->elsewhere->ended(); });
   }
 
+  /// This thread leads what is open: those who are resumed inline run user code before all has
+  /// ended.
   void fail_rest(const std::exception_ptr& why) noexcept {
+    for (key_type* const k : keys_) k->elsewhere->run_here();
+    const leading here;
     for (key_type* const k : keys_) k->elsewhere->fail(why);
   }
 

@@ -212,6 +212,7 @@ class led_batch final : public batch_context<Key, Value> {
   }
 
   void fail_rest(const std::exception_ptr& why) {
+    const leading here;  // those who are resumed inline run user code while keys are still open
     end_rest(true, [&](key_type& k) { give_failure(k, why); });
   }
 
