@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Hooks of an observer that wait: a circle through the calls that their thread leads is refused, and
-// nothing else is.
+// Hooks of an observer that wait, and callers that are resumed inline: a circle through the calls that
+// their thread leads is refused, and nothing else is.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -256,6 +256,34 @@ TEST_F(HookOfABatchThatFails, ForACallThatWaitsForAKeyThatIsStillOpenIsRefusedWh
   ends.open(0);
 }
 
+// The same without an observer: those who joined the first key are called back while others are open.
+template <class Many>
+void expect_a_callback_to_be_refused(const Many& ask_for_many) {
+  circle_of_two two;
+  const std::vector<int> keys = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  plain_group g({.shards = 8});
+  const auto done = [&](const outcome<int>&) {
+    const auto open = g.in_flight();
+    if (!open.empty()) two.close(g, open.front().key);
+  };
+  ask_for_many(g, keys, [&](auto&) {
+    for (const int key : keys)
+      g.async_call(
+          key, resume_inline, {}, [](leader<int>) {}, done);
+    throw std::runtime_error("no");
+  });
+  two.expect_refused();
+}
+
+TEST(CallbackOfABatchThatFails, ForACallThatWaitsForAKeyThatIsStillOpenIsRefused) {
+  expect_a_callback_to_be_refused(
+      [](auto& g, const auto& keys, const auto& fn) { (void)g.do_many(keys, fn); });
+  expect_a_callback_to_be_refused([](auto& g, const auto& keys, const auto& fn) {
+    support::thread_executor pool;
+    (void)g.do_many_on(keys, pool, {}, fn);
+  });
+}
+
 #if defined(__cpp_lib_jthread)
 // The stop request comes when the call has begun, and the loader has not.
 TEST(HookOfALeaderThatWithdraws, ForACallThatWaitsForTheOneThatItLeadsIsRefused) {
@@ -326,6 +354,66 @@ TEST_P(HookThatWaits, MayLeadACallForWhichTheJoinedCallWaits) {
   plain_group outer;
   (void)outer.do_call(0, [&] {
     ask({1}, load_42);
+    return 0;
+  });
+  other.join();
+  EXPECT_EQ(told, std::error_code());
+}
+
+#if defined(__cpp_lib_jthread)
+// A caller that has left a call, inside a loader, does not wait for it any more when that is told.
+TEST(HookOfACallerThatLeaves, MayLeadACallForWhichTheCallThatWasLeftWaits) {
+  short_call label;
+  std::error_code told;
+  std::stop_source stop;
+  support::threads other;
+  hooked_group g;
+  g.observer().run = [&](std::string_view hook, int) {
+    if (hook == "left") label.lead();
+  };
+  plain_group outer;
+  (void)outer.do_call(0, [&](const singleflight::call_context& inside) {
+    g.async_call(
+        1, resume_inline, {.stop = stop.get_token(), .inside = &inside},
+        [&](leader<int> l) {
+          other.start([&, mine = std::move(l)]() mutable {
+            std::move(mine).set_from([&] {
+              told = label.ask();
+              return 42;
+            });
+          });
+          stop.request_stop();
+        },
+        [](const outcome<int>&) {});
+    return 0;
+  });
+  other.join();
+  EXPECT_EQ(told, std::error_code());
+}
+#endif
+
+// Likewise one that is destroyed.
+TEST(HookOfACallerThatIsDestroyed, MayLeadACallForWhichTheCallThatWasLeftWaits) {
+  short_call label;
+  std::error_code told;
+  hooked_group g;
+  g.observer().run = [&](std::string_view hook, int) {
+    if (hook == "left") label.lead();
+  };
+  support::threads other;
+  other.start([&] {
+    (void)g.do_call(1, [&] {
+      told = label.ask();
+      return 42;
+    });
+  });
+  support::await([&] { return g.stats().led == 1; }, "the call");
+  plain_group outer;
+  (void)outer.do_call(0, [&](const singleflight::call_context& inside) {
+    const auto enter = [&](singleflight::async_options options) -> support::frame {
+      (void)co_await g.co_call(1, resume_inline, options, load_42);
+    };
+    enter({.inside = &inside}).destroy();
     return 0;
   });
   other.join();

@@ -40,8 +40,9 @@
 //
 // **Lock**: none is held. All members of the group may be called, by `call_ended` of an
 // asynchronous call only if the group still lives. A hook that blocks, blocks the thread that it is
-// called on, and nobody else: those who wait have been told before `call_ended`. It must not
-// destroy the asynchronous caller that it is told of. **Threads**: many may call the same hook at
+// called on, and nobody else: those who wait have been told before `call_ended`. One that would
+// wait for a call that waits for its own thread is refused, as a loader is. It must not destroy the
+// asynchronous caller that it is told of. **Threads**: many may call the same hook at
 // once. **Order**: `call_began` before the `call_ended` of that call, `joined` before the
 // `wait_ended` or `left` of that caller. Nothing else: a `wait_ended` may come before the
 // `call_ended`. **How often**: for each `call_began` one `call_ended`. For each `joined` one
