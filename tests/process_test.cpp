@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -145,6 +147,144 @@ TEST(Fork, TakesTheWaitersOfAllKindsOutOfTheAccountsOfTheChild) {
   });
   in_parent.end(42);
 }
+
+// --- fork: calls that are not listed ---------------------------------------------------------------
+
+// Has a child use and destroy groups, in a frame and on the heap, in each of which another thread
+// leads a call for key 0 that `unlist` has taken out of the map.
+void fork_beside_unlisted_calls(const singleflight::group_options& options,
+                                const std::function<void(group&)>& unlist) {
+  std::optional<group> in_a_frame(std::in_place, options);
+  auto allocated = std::make_unique<group>(options);
+  held_call first(*in_a_frame), second(*allocated);
+  for (group* g : {&*in_a_frame, allocated.get()}) unlist(*g);
+  in_child([&] {
+    for (group* g : {&*in_a_frame, allocated.get()}) {
+      expect_idle(*g);
+      EXPECT_EQ(*g->do_call(0, [] { return 43; }), 43);
+      expect_idle(*g);
+    }
+    in_a_frame.reset();
+    allocated.reset();
+  });
+  first.end(42);
+  second.end(42);
+  EXPECT_EQ(first.value, 42);
+  expect_idle(*in_a_frame);
+}
+
+TEST(Fork, LeavesTheChildGroupsThatItCanDestroyWithForgottenCallsOfTheParent) {
+  fork_beside_unlisted_calls({}, [](group& g) { EXPECT_TRUE(g.forget(0)); });
+}
+
+TEST(Fork, LeavesTheChildGroupsThatItCanDestroyWithSupersededCallsOfTheParent) {
+  fork_beside_unlisted_calls({.max_age = std::chrono::milliseconds(1)}, [](group& g) {
+    EXPECT_EQ(*g.do_call(0, [] { return 1; }), 1);
+    EXPECT_EQ(g.stats().superseded, 1U);
+  });
+}
+
+TEST(Fork, LeavesTheChildGroupsThatItCanDestroyWithCallsOfTheParentThatRunAlone) {
+  std::optional<group> g(
+      std::in_place, singleflight::group_options{
+                         .max_waiters = 0, .when_full = singleflight::group_options::run_alone});
+  held_call listed(*g), unlisted(*g), another(*g);
+  EXPECT_EQ(g->stats().in_flight, 3U);
+  in_child([&] {
+    expect_idle(*g);
+    g.reset();
+  });
+}
+
+TEST(Fork, TakesTheFollowersOfAForgottenCallOutOfTheAccountsOfTheChild) {
+  group g;
+  support::threads follower;
+  held_call in_parent(g);
+  follower.start([&] { EXPECT_EQ(*g.do_call(0, [] { return -1; }), 42); });
+  support::await_followers(g, 1);
+  EXPECT_TRUE(g.forget(0));
+  in_child([&] { expect_idle(g); });
+  in_parent.end(42);
+}
+
+// The child keeps the forgotten call that it leads itself, and loses that of another thread.
+TEST(Fork, InALoaderOfAForgottenCallLetsTheCallEndInBothProcesses) {
+  group g({.shards = 1});
+  held_call in_parent(g);
+  EXPECT_TRUE(g.forget(0));
+  support::threads follower;
+  pid_t child = -1;
+  const auto result = g.do_call(1, [&] {
+    follower.start([&] { EXPECT_EQ(*g.do_call(1, [] { return -1; }), 42); });
+    support::await_followers(g, 1);
+    EXPECT_TRUE(g.forget(1));
+    child = fork_process();
+    EXPECT_EQ(g.stats().in_flight, child == 0 ? 1U : 2U);
+    EXPECT_EQ(g.stats().waiting, child == 0 ? 0U : 1U);
+    return child == 0 ? 43 : 42;
+  });
+  if (child == 0) {
+    EXPECT_EQ(*result, 43);
+    expect_idle(g);
+    end_child();
+  }
+  EXPECT_EQ(*result, 42);
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+#if !defined(NDEBUG)
+
+// A call that the child leads itself must end before its group does, as in any process.
+TEST(Fork, InALoaderOfAForgottenCallLeavesTheChildAnAssertionForIt) {
+  auto g = std::make_unique<group>();
+  (void)g->do_call(0, [&] {
+    EXPECT_TRUE(g->forget(0));
+    const pid_t child = fork_process();
+    if (child == 0) {
+      g.reset();
+      _exit(0);  // not reached
+    }
+    EXPECT_EQ(wait_for(child), -SIGABRT);
+    return 42;
+  });
+}
+
+#endif
+
+TEST(Fork, LetsTheChildDoNothingWithALeaderOfAForgottenCall) {
+  auto g = std::make_unique<group>();
+  auto ended = std::get<singleflight::leader<int>>(g->lead_or_follow(1));
+  std::optional dropped = std::get<singleflight::leader<int>>(g->lead_or_follow(2));
+  EXPECT_TRUE(g->forget(1));
+  EXPECT_TRUE(g->forget(2));
+  in_child([&] {
+    expect_idle(*g);
+    g->wait_drained();
+    std::move(ended).set_value(43);
+    dropped.reset();
+    expect_idle(*g);
+    EXPECT_EQ(g->stats().failed, 0U);
+    g.reset();
+  });
+  std::move(ended).set_value(42);
+}
+
+#if defined(__GLIBCXX__)  // elsewhere that future stays without a result in the child
+TEST(Fork, FailsTheFuturesThatTheChildHasOfForgottenCalls) {
+  group g;
+  support::task_queue queue;
+  const auto future = g.do_async(0, std::ref(queue), [] { return 42; });
+  ASSERT_TRUE(g.forget(0));
+  in_child([&] {
+    expect_idle(g);
+    EXPECT_EQ(error_of(future), dead);
+    queue.run();
+    expect_idle(g);
+  });
+  queue.run();
+  EXPECT_EQ(future.get(), 42);
+}
+#endif
 
 // --- fork: calls of the forking thread -------------------------------------------------------------
 

@@ -142,11 +142,10 @@ struct bulk_access;
 /// returned or threw is visible to every caller that gets that result or exception. An exception is
 /// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
-/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads,
-/// without their followers, and no others: their futures fail with `owner_dead`, and their tasks do
-/// nothing. (Calls that were not listed stay in the child's gauges, and a future of one gets no
-/// result there.) `fork` takes the lock of every shard, so it must not be called where those locks
-/// are held (see 7).
+/// fork (POSIX): the child can use and destroy every group. It has the calls that the forking
+/// thread leads, listed or not, without their followers, and no others: their futures fail with
+/// `owner_dead`, and their tasks do nothing. `fork` takes the lock of every shard, so it must not
+/// be called where those locks are held (see 7).
 ///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
 /// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's
@@ -895,7 +894,11 @@ class group {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own);
-    if (running == nullptr) home.list(own);
+    if (running == nullptr) {
+      home.list(own);
+    } else {
+      home.leave_unlisted(own);
+    }
     me.count(home, running == nullptr ? &group_stats::led : &group_stats::rejected);
   }
 
