@@ -16,6 +16,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <new>
 #include <optional>
 #include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
@@ -26,6 +27,7 @@
 
 #include "executors.hpp"
 #include "held_call.hpp"
+#include "replaced_new.hpp"
 #include "support.hpp"
 #include "tasks.hpp"
 
@@ -1158,6 +1160,111 @@ TEST(Exit, OfTheThreadThatWouldRunWhatIsQueuedEndsTheProcessWithItsStatus) {
     std::exit(3);
   });
 }
+
+// --- exit under the lock of a shard ----------------------------------------------------------------
+
+// A key whose copy, or whose comparison, ends the process.
+struct exiting_key {
+  enum class place { nowhere, copy, comparison };
+  inline static place exits = place::nowhere;
+  static void come_to(place here) {
+    if (exits == here) std::exit(3);
+  }
+
+  explicit exiting_key(int n) : number(n) {}
+  exiting_key(const exiting_key& other) : number(other.number) { come_to(place::copy); }
+  exiting_key& operator=(const exiting_key&) = delete;
+  ~exiting_key() = default;
+  bool operator==(const exiting_key& other) const {
+    come_to(place::comparison);
+    return number == other.number;
+  }
+
+  int number;
+};
+struct hash_of_exiting_key {
+  std::size_t operator()(const exiting_key& k) const { return static_cast<std::size_t>(k.number); }
+};
+using exiting_group = singleflight::group<exiting_key, int, hash_of_exiting_key>;
+
+// Has a process exit in that place, while a call is queued on an executor.
+void exit_under_a_lock(exiting_key::place place, const std::function<void(exiting_group&)>& ask) {
+  const auto exit_in = [&](exiting_group& g) {
+    static auto& queue = *new support::task_queue;
+    const exiting_key queued(0);
+    (void)g.do_async(queued, std::ref(queue), [] { return 42; });
+    exiting_key::exits = place;
+    ask(g);
+  };
+  expect_status([&] {
+    static exiting_group g;
+    exit_in(g);
+  });
+  expect_status([&] {
+    static const auto g = std::make_unique<exiting_group>();
+    exit_in(*g);
+  });
+  expect_status([&] {
+    static exiting_group g;
+    std::thread([&] { exit_in(g); }).join();
+  });
+}
+
+TEST(Exit, InTheCopyOfAKeyEndsTheProcessWithItsStatus) {
+  const exiting_key key(1);
+  exit_under_a_lock(exiting_key::place::copy,
+                    [&](exiting_group& g) { (void)g.do_call(key, [] { return 42; }); });
+}
+
+TEST(Exit, InTheComparisonOfKeysEndsTheProcessWithItsStatus) {
+  const exiting_key key(0);
+  exit_under_a_lock(exiting_key::place::comparison,
+                    [&](exiting_group& g) { (void)g.do_call(key, [] { return 42; }); });
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
+
+// As a program does that prints "out of memory" and ends.
+void exit_when_memory_is_short(const std::function<void(const std::function<void()>&)>& body) {
+  expect_status([&] {
+    std::set_new_handler([] {
+      support::grants_allocation = nullptr;
+      std::exit(3);
+    });
+    body([] { support::grants_allocation = []() noexcept { return false; }; });
+  });
+}
+
+TEST(Exit, InANewHandlerThatTheCopyOfAKeyCallsEndsTheProcessWithItsStatus) {
+  exit_when_memory_is_short([](const auto& memory_is_short) {
+    static singleflight::group<std::string, int> g;
+    const std::string key(200, 'k');
+    memory_is_short();
+    (void)g.do_call(key, [] { return 42; });
+  });
+}
+
+// A call without a caller that waits in its future makes that under the lock.
+TEST(Exit, InANewHandlerThatAFollowerCallsEndsTheProcessWithItsStatus) {
+  exit_when_memory_is_short([](const auto& memory_is_short) {
+    lead_without_end(plain);
+    memory_is_short();
+    (void)plain.do_call(0, [] { return -1; });
+  });
+}
+
+TEST(Exit, InANewHandlerThatAWaitForTheLastCallCallsEndsTheProcessWithItsStatus) {
+  exit_when_memory_is_short([](const auto& memory_is_short) {
+    static auto& token = *new auto(std::get<singleflight::leader<int>>(plain.lead_or_follow(0)));
+    static_cast<void>(token);
+    memory_is_short();
+    plain.wait_drained();
+  });
+}
+
+#endif
+
+// --- exit: observers and calls that go on ------------------------------------------------------------
 
 // An observer that knows whether it has been destroyed.
 struct mortal_observer {
