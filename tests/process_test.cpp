@@ -1119,6 +1119,35 @@ TEST(Exit, OfTheThreadThatWouldRunABatchThatIsQueuedEndsTheProcessWithItsStatus)
   });
 }
 
+// The process ends while another thread gives a call to its executor: it is queued when the group's
+// destructor waits already.
+TEST(Exit, WhileCallsAreGivenToTheirExecutorEndsTheProcessWithItsStatus) {
+  for (const bool many : {false, true}) {
+    expect_status([many](group& g) {
+      static auto& queue = *new support::task_queue;
+      static std::atomic<bool> gives = false;
+      static std::atomic<bool> exits = false;
+      static const auto executor = [](auto task) {
+        gives = true;
+        await([] { return exits.load(); }, "the process to end");
+        for (int i = 0; i < 50; ++i) std::this_thread::yield();
+        queue(std::move(task));
+      };
+      std::thread([&g, many] {
+        if (many) {
+          (void)g.do_many_on({0, 1}, executor, {}, [](auto&) {});
+        } else {
+          (void)support::thrown_by([&] { (void)g.do_call_on(0, executor, {}, [] { return 0; }); });
+        }
+        await_the_end();
+      }).detach();
+      await([] { return gives.load(); }, "the executor");
+      (void)std::atexit([] { exits = true; });
+      std::exit(3);
+    });
+  }
+}
+
 TEST(Exit, WhileAnotherThreadLeadsEndsTheProcessWithItsStatus) {
   expect_status([](group& g) {
     lead_without_end(g);

@@ -420,7 +420,7 @@ class group {
                   "singleflight: done must be callable with an outcome<Value>");
     using wait =
         detail::callback_wait<group, std::decay_t<On>, std::decay_t<Start>, std::decay_t<Done>>;
-    check(options);
+    refuse_bad(options);
     wait::enter(std::make_shared<wait>(*this, Key(lookup_key(std::forward<K>(key))),
                                        std::forward<On>(on), options, std::forward<Start>(start),
                                        std::forward<Done>(done)));
@@ -431,7 +431,7 @@ class group {
   /// the rest. Nothing happens before it is awaited.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
-    check(options);
+    refuse_bad(options);
     return make_co_call(std::forward<K>(key), std::forward<On>(on), options,
                         std::forward<Load>(load));
   }
@@ -482,7 +482,7 @@ class group {
                                   Load&& load) {
     check_resumption<On>();
     detail::check_copied_bulk_loader<std::decay_t<Load>, Key, Value>();
-    check(options.call);
+    refuse_bad(options.call);
     max_batch_of(options);
     return detail::include_singleflight_coroutine_hpp_for_many<group>::call(
         *this, keys, std::forward<On>(on), options, std::forward<Load>(load));
@@ -1008,7 +1008,7 @@ class group {
         "with a function object, or singleflight::resume_inline");
   }
 
-  static void check(const async_options& options) {
+  static void refuse_bad(const async_options& options) {
     if (options.attempts == 0) {
       throw std::invalid_argument("singleflight: async_options::attempts must be at least 1");
     }

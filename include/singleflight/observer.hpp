@@ -210,7 +210,7 @@ struct captured_by<Observer> {
     }                                                                                              \
                                                                                                    \
     template <class O, class Key, class Event>                                                     \
-    static constexpr void check() {                                                                \
+    static constexpr void expect_callable() {                                                      \
       static_assert(is_in<O, Key, Event> || !is_named<O>(),                                        \
                     "singleflight: the observer's " #name                                          \
                     " must be callable with the event, or with the key and the event");            \
@@ -271,7 +271,7 @@ struct wants {
       call_ended_hook::takes_key<Observer, Key, call_ended_event<capture>> ||
       left_hook::takes_key<Observer, Key, left_event<capture>>;
 
-  static consteval bool check() {
+  static consteval bool expect_well_formed() {
     static_assert(
         std::is_trivially_copyable_v<capture> && std::is_default_constructible_v<capture>,
         "singleflight: what the observer's capture returns must be trivially copyable and "
@@ -284,13 +284,13 @@ struct wants {
         !key_later || std::copy_constructible<Key>,
         "singleflight: call_ended and left must take the event alone here, since this Key "
         "cannot be copied");
-    call_began_hook::check<Observer, Key, call_began_event<capture>>();
-    call_ended_hook::check<Observer, Key, call_ended_event<capture>>();
-    joined_hook::check<Observer, Key, joined_event<capture>>();
-    wait_ended_hook::check<Observer, Key, wait_ended_event<capture>>();
-    left_hook::check<Observer, Key, left_event<capture>>();
-    superseded_hook::check<Observer, Key, superseded_event>();
-    rejected_hook::check<Observer, Key, rejected_event>();
+    call_began_hook::expect_callable<Observer, Key, call_began_event<capture>>();
+    call_ended_hook::expect_callable<Observer, Key, call_ended_event<capture>>();
+    joined_hook::expect_callable<Observer, Key, joined_event<capture>>();
+    wait_ended_hook::expect_callable<Observer, Key, wait_ended_event<capture>>();
+    left_hook::expect_callable<Observer, Key, left_event<capture>>();
+    superseded_hook::expect_callable<Observer, Key, superseded_event>();
+    rejected_hook::expect_callable<Observer, Key, rejected_event>();
     return true;
   }
 };
@@ -301,7 +301,7 @@ struct wants {
 /// members above.
 template <class Observer, class Key>
 concept observer_of = std::is_object_v<Observer> && std::move_constructible<Observer> &&
-    detail::wants<Observer, Key>::check();
+    detail::wants<Observer, Key>::expect_well_formed();
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI
 

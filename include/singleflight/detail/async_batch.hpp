@@ -144,16 +144,16 @@ class async_batch final : public batch_context<Key, Value> {
     this->was_settled();
   }
 
-  void end_rest_with([[maybe_unused]] const loaded<Value>& value) override {
-    if constexpr (copyable<loaded<Value>>) {
-      for (const auto& c : calls_) {
-        if (c->ended()) continue;
-        try {
-          c->end_with(loaded<Value>(value));
-        } catch (...) {  // the copy threw
-          c->fail(current_failure());
-          if (std::current_exception() == nullptr) throw;
-        }
+  void end_rest_with(const loaded<Value>& value, copy_function<Value> copy) override {
+    for (const auto& c : calls_) {
+      if (c->ended()) continue;
+      try {
+        std::optional<loaded<Value>> own;
+        copy(own, value);
+        c->end_with(std::move(*own));
+      } catch (...) {  // the copy threw
+        c->fail(current_failure());
+        if (std::current_exception() == nullptr) throw;
       }
     }
   }
