@@ -142,11 +142,10 @@ struct bulk_access;
 /// returned or threw is visible to every caller that gets that result or exception. An exception is
 /// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
-/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads,
-/// without their followers, and no others: their futures fail with `owner_dead`, and their tasks do
-/// nothing. (Calls that were not listed stay in the child's gauges, and a future of one gets no
-/// result there.) `fork` takes the lock of every shard, so it must not be called where those locks
-/// are held (see 7).
+/// fork (POSIX): the child can use and destroy every group. It has the calls that the forking
+/// thread leads, listed or not, without their followers, and no others: their futures fail with
+/// `owner_dead`, and their tasks do nothing. `fork` takes the lock of every shard, so it must not
+/// be called where those locks are held (see 7).
 ///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
 /// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's
@@ -220,13 +219,16 @@ class group {
   /// may be destroyed while calls are in flight, which then end in memory that stays.
   /// Blocks: until no call is left on an executor. A call that its executor neither runs nor drops
   /// blocks without end. Where `std::exit` destroys the group, calls that are queued fail with
-  /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor.
+  /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor. If it
+  /// was called under the lock of a shard (see 7), the calls that are queued stay as they are.
   ~group() {
     detail::owned_calls& owned = shards_.owned();
     const bool none_left =
-        owned.empty() || (detail::is_in_exit() ? owned.end_at_exit() : owned.wait());
+        owned.empty() ||
+        (!detail::is_in_exit() ? owned.wait()
+                               : in_flight_at_end() != unknown && owned.end_at_exit());
     const std::size_t asynchronous = owned.asynchronous();  // first: they end meanwhile
-    if (none_left && stats().in_flight <= asynchronous) return;
+    if (none_left && in_flight_at_end() <= asynchronous) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
@@ -892,7 +894,11 @@ class group {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own);
-    if (running == nullptr) home.list(own);
+    if (running == nullptr) {
+      home.list(own);
+    } else {
+      home.leave_unlisted(own);
+    }
     me.count(home, running == nullptr ? &group_stats::led : &group_stats::rejected);
   }
 
@@ -938,6 +944,23 @@ class group {
           [&](const call& c) { all.emplace_back(c.key, c.waiters(), now - c.waiting_since(now)); });
       return;
     }
+  }
+
+  static constexpr auto unknown = static_cast<std::size_t>(-1);
+
+  /// Returns: how many calls are in flight, or `unknown` if this thread has ended the process in
+  /// user code under the lock of a shard: it would wait there for itself.
+  [[nodiscard]] std::size_t in_flight_at_end() const noexcept SINGLEFLIGHT_NOT_ANALYSED {
+    std::size_t sum = 0;
+    for (const shard& s : shards_.all()) {
+      if (!s.mutex.lock_unless_held()) {
+        if (detail::may_be_destroyed_by_exit(this)) return unknown;
+        s.mutex.lock();
+      }
+      sum += s.stats().in_flight;
+      s.mutex.unlock();
+    }
+    return sum;
   }
 
   // --- Checks ------------------------------------------------------------------------------------

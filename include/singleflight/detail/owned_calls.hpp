@@ -113,8 +113,9 @@ class owned_calls {
   /// Returns: the list to wait in until no asynchronous call is left; null if none is left now.
   /// Throws: `std::bad_alloc`.
   [[nodiscard]] std::shared_ptr<waiter_list> until_drained() {
+    auto made = std::make_shared<waiter_list>();  // before the lock: a new-handler may call exit
     const lock guard(mutex_);
-    if (drained_ == nullptr) drained_ = std::make_shared<waiter_list>();
+    if (drained_ == nullptr) drained_ = std::move(made);
     awaited_.store(true);
     // After that: the last call looks for it when it has counted itself out.
     return asynchronous() == 0 ? nullptr : drained_;
