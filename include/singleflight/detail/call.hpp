@@ -86,8 +86,8 @@ struct call {
   call& operator=(const call&) = delete;
   ~call() = default;
 
-  /// Whether new callers can join: whether it is in the map.
-  [[nodiscard]] bool listed() const noexcept { return in_map; }
+  /// Whether new callers can join a call in flight: whether it is in the map.
+  [[nodiscard]] bool listed() const noexcept { return !unlisted; }
 
   /// How many callers wait for it.
   [[nodiscard]] std::size_t waiters() const noexcept { return shared ? shared->waiters : 0; }
@@ -120,7 +120,7 @@ struct call {
   call** link = nullptr;       // what points at this call in that chain
   std::size_t interested = 1;  // callers that still want the result, the one that began it included
   bool ended = false;
-  bool in_map = false;
+  bool unlisted = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
   std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
   const void* captured;  // by the observer, for who began it; or null; only if it captures; fixed

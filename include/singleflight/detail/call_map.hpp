@@ -80,17 +80,19 @@ class alignas(64) call_map {
   void list(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (listed_ >= bucket_count_) grow();
     link(c, buckets_[bucket_of(c.hash)]);
-    c.in_map = true;
     ++listed_;
   }
 
-  /// Lets nobody join a call that has just begun.
-  void leave_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) { link(c, unlisted_); }
+  /// Lets nobody join a call that is not in the map.
+  void leave_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    c.unlisted = true;
+    link(c, unlisted_);
+  }
 
   /// Takes a listed call out of the map while it goes on. Its waiters stay with it.
   void unlist(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     take_out(c);
-    link(c, unlisted_);
+    leave_unlisted(c);
   }
 
   /// Notes that a caller wants no result that was read before now.
@@ -260,9 +262,7 @@ class alignas(64) call_map {
   void take_out(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     *c.link = c.next;
     if (c.next != nullptr) c.next->link = c.link;
-    if (!c.in_map) return;
-    c.in_map = false;
-    --listed_;
+    if (c.listed()) --listed_;
   }
 
   void end_taken_out(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
