@@ -278,7 +278,10 @@ TEST(IntegerKey, BeyondTheRangeOfKeyIsRefused) {
   EXPECT_THROW(g.forget(-1), std::invalid_argument);
   group<int, int> small;
   EXPECT_THROW((void)small.do_call(0x8000'0000U, load), std::invalid_argument);
+  enum number : int { minus_one = -1, seven = 7 };
+  EXPECT_THROW((void)g.do_call(minus_one, load), std::invalid_argument);
   EXPECT_EQ(g.stats().led + small.stats().led, 0U);
+  EXPECT_EQ(*g.do_call(seven, [](std::uint64_t key) { return static_cast<int>(key); }), 7);
 }
 
 template <class K, class Key>
@@ -296,6 +299,11 @@ static_assert(fits<float, double> && fits<int, double> && !fits<std::int64_t, do
 static_assert(!fits<unscoped, std::uint32_t> && fits<unscoped, std::uint64_t>);
 static_assert(fits<const char*, std::string> &&
               fits<double, std::string>);  // other errors' business
+
+using singleflight::detail::is_in_range;
+static_assert(is_in_range<std::uint32_t>(7LL) && !is_in_range<std::uint32_t>(7 + (1LL << 32)));
+static_assert(!is_in_range<std::uint32_t>(-1) && !is_in_range<int>(0xFFFF'FFFFU));
+static_assert(is_in_range<int>(-1LL) && is_in_range<bool>(1) && !is_in_range<bool>(2));
 
 // Neighbours, and multiples of a power of two as `tenant << 32` makes them, spread over the shards.
 TEST(IntegerKeys, SpreadOverTheShardsWhateverTheirStride) {

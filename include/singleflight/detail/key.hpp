@@ -41,6 +41,19 @@ inline constexpr bool is_view<std::tuple<T...>> = (is_view<T> || ...);
 
 // --- What may be given for a Key -----------------------------------------------------------------
 
+template <class T>
+struct number {
+  using type = T;
+};
+template <class T>
+requires std::is_enum_v<T>
+struct number<T> {
+  using type = std::underlying_type_t<T>;
+};
+/// The type itself, but the underlying type of an enumeration, as which it converts to a number.
+template <class T>
+using number_of = typename number<std::remove_cvref_t<T>>::type;
+
 /// Whether different values of an arithmetic type stay different in another one.
 template <class From, class To>
 [[nodiscard]] consteval bool keeps_values_apart() {
@@ -57,13 +70,11 @@ template <class From, class To>
 /// 64-bit ids in a group with 32-bit keys would give one user another's data.
 template <class K, class Key>
 [[nodiscard]] consteval bool converts_without_loss() {
-  using from = std::remove_cvref_t<K>;
+  using from = number_of<K>;
   if constexpr (!std::is_arithmetic_v<Key> || std::same_as<from, Key>) {
     return true;
   } else if constexpr (std::is_arithmetic_v<from>) {
     return keeps_values_apart<from, Key>();
-  } else if constexpr (std::is_enum_v<from>) {
-    return keeps_values_apart<std::underlying_type_t<from>, Key>();
   } else {
     return requires(K && key) { Key{std::forward<K>(key)}; };  // braces refuse what narrows
   }
@@ -78,21 +89,27 @@ template <class Number>
   }
 }
 
+/// Whether a number is one that an integer `Key` can hold.
+template <class Key, class Number>
+[[nodiscard]] constexpr bool is_in_range(Number n) noexcept {
+  const auto converted = static_cast<Key>(n);
+  return static_cast<Number>(converted) == n && is_negative(converted) == is_negative(n);
+}
+
 /// Returns: the key as a `Key`. Throws: `std::invalid_argument` if a signed `Key` cannot hold the
 /// unsigned number, or the other way round; what the conversion throws.
 template <class Key, class K>
 [[nodiscard]] Key to_key(K&& key) {
-  using from = std::remove_cvref_t<K>;
+  using from = number_of<K>;
   if constexpr (std::integral<Key> && std::integral<from>) {
-    const auto converted = static_cast<Key>(key);
     if constexpr (std::is_signed_v<Key> != std::is_signed_v<from>) {
-      if (is_negative<from>(key) || is_negative(converted)) {
+      if (!is_in_range<Key, from>(key)) {
         throw std::invalid_argument(
             "singleflight: this number is beyond the range of the group's Key; use the same type "
             "for both");
       }
     }
-    return converted;
+    return static_cast<Key>(key);
   } else {
     return std::forward<K>(key);  // implicitly, so that compilers warn
   }
