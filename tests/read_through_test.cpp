@@ -334,6 +334,10 @@ TEST_F(ReadThrough, KeepsNothingLongerThanTheClockCanCount) {
   reader<> r(cache, {.lifetime = std::chrono::hours::max(), .jitter = 0, .stale = 1h});
   test_clock::pass(1s);
   EXPECT_EQ(get(r), 1);
+  std::ignore = r.get("b", [] { return keep{7, std::chrono::hours::max()}; });
+  EXPECT_EQ(cache.find("b")->fresh_until, test_clock::time_point::max());
+  std::ignore = r.get("c", [] { return keep{7, std::chrono::hours::min()}; });
+  EXPECT_EQ(cache.find("c"), std::nullopt);
   EXPECT_EQ(cache.find("a")->fresh_until, test_clock::time_point::max());
   EXPECT_EQ(cache.find("a")->usable_until, test_clock::time_point::max());
 }
