@@ -66,13 +66,23 @@ template <class From, class To>
   }
 }
 
+/// What a `Key` and that of which it is made have in parts, which the standard library converts one
+/// by one, in silence. Nothing, unless below.
+template <class K, class Key>
+struct key_parts {
+  static constexpr bool convert_without_loss = true;
+  static constexpr void check_range(const K&) noexcept {}
+};
+
 /// Whether `K` becomes a `Key` without loss: an arithmetic `Key` holds every value of `K` apart.
 /// 64-bit ids in a group with 32-bit keys would give one user another's data.
 template <class K, class Key>
 [[nodiscard]] consteval bool converts_without_loss() {
   using from = number_of<K>;
-  if constexpr (!std::is_arithmetic_v<Key> || std::same_as<from, Key>) {
+  if constexpr (std::same_as<from, Key>) {
     return true;
+  } else if constexpr (!std::is_arithmetic_v<Key>) {
+    return key_parts<from, Key>::convert_without_loss;
   } else if constexpr (std::is_arithmetic_v<from>) {
     return keeps_values_apart<from, Key>();
   } else {
@@ -96,10 +106,10 @@ template <class Key, class Number>
   return static_cast<Number>(converted) == n && is_negative(converted) == is_negative(n);
 }
 
-/// Returns: the key as a `Key`. Throws: `std::invalid_argument` if a signed `Key` cannot hold the
-/// unsigned number, or the other way round; what the conversion throws.
+/// Throws: `std::invalid_argument` if a signed `Key` cannot hold the unsigned number, or the other
+/// way round.
 template <class Key, class K>
-[[nodiscard]] Key to_key(K&& key) {
+constexpr void check_range([[maybe_unused]] const K& key) {
   using from = number_of<K>;
   if constexpr (std::integral<Key> && std::integral<from>) {
     if constexpr (std::is_signed_v<Key> != std::is_signed_v<from>) {
@@ -109,6 +119,55 @@ template <class Key, class K>
             "for both");
       }
     }
+  } else {
+    key_parts<K, Key>::check_range(key);
+  }
+}
+
+template <class K, class Key>
+inline constexpr bool part_converts_without_loss =
+    !std::is_convertible_v<K, Key> || converts_without_loss<K, Key>();
+
+template <class K, class Key>
+struct key_parts<K, std::optional<Key>> {
+  static constexpr bool convert_without_loss = part_converts_without_loss<K, Key>;
+  static constexpr void check_range(const K& key) { detail::check_range<Key>(key); }
+};
+template <class K, class Key>
+struct key_parts<std::optional<K>, std::optional<Key>> {
+  static constexpr bool convert_without_loss = part_converts_without_loss<K, Key>;
+  static constexpr void check_range(const std::optional<K>& key) {
+    if (key) detail::check_range<Key>(*key);
+  }
+};
+template <class K, class Key>
+requires(!requires { std::tuple_size<K>::value; }) struct key_parts<K, std::tuple<Key>> {
+  static constexpr bool convert_without_loss = part_converts_without_loss<K, Key>;
+  static constexpr void check_range(const K& key) { detail::check_range<Key>(key); }
+};
+template <class... K, class... Key>
+requires(sizeof...(K) == sizeof...(Key)) struct key_parts<std::tuple<K...>, std::tuple<Key...>> {
+  static constexpr bool convert_without_loss = (part_converts_without_loss<K, Key> && ...);
+  static constexpr void check_range(const std::tuple<K...>& key) {
+    std::apply([](const auto&... part) { (detail::check_range<Key>(part), ...); }, key);
+  }
+};
+template <class First, class Second, class... Key>
+requires(sizeof...(Key) == 2) struct key_parts<std::pair<First, Second>, std::tuple<Key...>>
+    : key_parts<std::tuple<First, Second>, std::tuple<Key...>> {
+  static constexpr void check_range(const std::pair<First, Second>& key) {
+    key_parts<std::tuple<const First&, const Second&>, std::tuple<Key...>>::check_range(key);
+  }
+};
+template <class First, class Second, class... Key>
+struct key_parts<std::pair<First, Second>, std::pair<Key...>>
+    : key_parts<std::pair<First, Second>, std::tuple<Key...>> {};
+
+/// Returns: the key as a `Key`. Throws: as `check_range`; what the conversion throws.
+template <class Key, class K>
+[[nodiscard]] Key to_key(K&& key) {
+  detail::check_range<Key>(key);
+  if constexpr (std::integral<Key> && std::integral<number_of<K>>) {
     return static_cast<Key>(key);
   } else {
     return std::forward<K>(key);  // implicitly, so that compilers warn
