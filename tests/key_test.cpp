@@ -18,6 +18,8 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "support.hpp"
 
@@ -308,6 +310,12 @@ template <class T>
 using maybe = std::optional<T>;
 using u32 = std::uint32_t;
 using u64 = std::uint64_t;
+using singleflight::detail::is_view;
+static_assert(is_view<const unsigned char*> && is_view<signed char*> && is_view<const char8_t*>);
+static_assert(is_view<std::variant<int, std::string_view>> && !is_view<std::variant<int, char>>);
+static_assert(is_view<std::array<std::string_view, 2>> && !is_view<std::array<std::string, 2>>);
+static_assert(is_view<std::vector<pair<int, const char*>>> && !is_view<std::vector<int*>>);
+
 // The converting constructors of these cut numbers where no compiler warns.
 static_assert(!fits<maybe<u64>, maybe<u32>> && !fits<u64, maybe<u32>> && !fits<u64&, maybe<u32>>);
 static_assert(fits<maybe<u32>, maybe<u64>> && fits<u32, maybe<u64>> &&

@@ -2,6 +2,7 @@
 #ifndef SINGLEFLIGHT_DETAIL_KEY_HPP
 #define SINGLEFLIGHT_DETAIL_KEY_HPP
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <limits>
@@ -12,6 +13,8 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "config.hpp"
 
@@ -21,7 +24,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 // --- What may be a Key ---------------------------------------------------------------------------
 
 template <class T>
-concept character = std::same_as<T, char> || std::same_as<T, wchar_t> || std::same_as<T, char8_t> ||
+concept character = std::same_as<T, char> || std::same_as<T, signed char> ||
+    std::same_as<T, unsigned char> || std::same_as<T, wchar_t> || std::same_as<T, char8_t> ||
     std::same_as<T, char16_t> || std::same_as<T, char32_t>;
 
 /// Whether a type shows characters or elements that it does not own. A call may outlive them.
@@ -38,6 +42,12 @@ template <class First, class Second>
 inline constexpr bool is_view<std::pair<First, Second>> = is_view<First> || is_view<Second>;
 template <class... T>
 inline constexpr bool is_view<std::tuple<T...>> = (is_view<T> || ...);
+template <class... T>
+inline constexpr bool is_view<std::variant<T...>> = (is_view<T> || ...);
+template <class T, std::size_t Size>
+inline constexpr bool is_view<std::array<T, Size>> = is_view<T>;
+template <class T, class Allocator>
+inline constexpr bool is_view<std::vector<T, Allocator>> = is_view<T>;
 
 // --- What may be given for a Key -----------------------------------------------------------------
 
