@@ -497,6 +497,19 @@ TEST(Bulk, PassesOnValuesThatCannotBeCopied) {
   EXPECT_EQ(rows[0].value(), rows[2].value());
 }
 
+// A vector says that it can be copied, whatever its elements are. Only `rest` copies values.
+TEST(Bulk, PassesOnValuesThatOnlySeemToBeCopyable) {
+  using several = std::vector<std::unique_ptr<int>>;
+  singleflight::group<int, several> flights;
+  const auto load = [](singleflight::batch<int, several>& missing) {
+    several one;
+    one.push_back(std::make_unique<int>(missing[0]));
+    missing.set_at(0, std::move(one));
+  };
+  EXPECT_EQ(*flights.do_many({1}, load)[0].value()[0], 1);
+  EXPECT_EQ(*flights.do_many_on({2}, support::inline_executor, {}, load)[0].value()[0], 2);
+}
+
 #if !defined(SINGLEFLIGHT_TESTS_CALL_ONCE_HANGS)
 /// Throws when it is moved for the n-th time from now.
 struct throws_when_moved {

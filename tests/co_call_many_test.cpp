@@ -254,6 +254,22 @@ TEST(CoCallMany, PassesOnValuesThatCannotBeCopied) {
   EXPECT_EQ(got.at(0).value(), got.at(2).value());
 }
 
+// A vector says that it can be copied, whatever its elements are. Only `rest` copies values.
+TEST(CoCallMany, PassesOnValuesThatOnlySeemToBeCopyable) {
+  using several = std::vector<std::unique_ptr<int>>;
+  singleflight::group<int, several> flights;
+  const keys ids{1};
+  std::vector<outcome<several>> got;
+  [](auto& group, const keys& all, auto& to) -> detached {
+    to = co_await group.co_call_many(all, resume_inline, [](auto& missing) {
+      several one;
+      one.push_back(std::make_unique<int>(missing[0]));
+      missing.set_at(0, std::move(one));
+    });
+  }(flights, ids, got);
+  EXPECT_EQ(*got.at(0).value()[0], 1);
+}
+
 TEST(CoCallMany, GivesEachPositionOfAKeyItsFailure) {
   group flights;
   const asker a(flights, {1, 2, 1}, [](batch& missing) {

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -14,6 +16,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <new>
 #include <optional>
 #include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
@@ -24,6 +27,7 @@
 
 #include "executors.hpp"
 #include "held_call.hpp"
+#include "replaced_new.hpp"
 #include "support.hpp"
 #include "tasks.hpp"
 
@@ -145,6 +149,144 @@ TEST(Fork, TakesTheWaitersOfAllKindsOutOfTheAccountsOfTheChild) {
   });
   in_parent.end(42);
 }
+
+// --- fork: calls that are not listed ---------------------------------------------------------------
+
+// Has a child use and destroy groups, in a frame and on the heap, in each of which another thread
+// leads a call for key 0 that `unlist` has taken out of the map.
+void fork_beside_unlisted_calls(const singleflight::group_options& options,
+                                const std::function<void(group&)>& unlist) {
+  std::optional<group> in_a_frame(std::in_place, options);
+  auto allocated = std::make_unique<group>(options);
+  held_call first(*in_a_frame), second(*allocated);
+  for (group* g : {&*in_a_frame, allocated.get()}) unlist(*g);
+  in_child([&] {
+    for (group* g : {&*in_a_frame, allocated.get()}) {
+      expect_idle(*g);
+      EXPECT_EQ(*g->do_call(0, [] { return 43; }), 43);
+      expect_idle(*g);
+    }
+    in_a_frame.reset();
+    allocated.reset();
+  });
+  first.end(42);
+  second.end(42);
+  EXPECT_EQ(first.value, 42);
+  expect_idle(*in_a_frame);
+}
+
+TEST(Fork, LeavesTheChildGroupsThatItCanDestroyWithForgottenCallsOfTheParent) {
+  fork_beside_unlisted_calls({}, [](group& g) { EXPECT_TRUE(g.forget(0)); });
+}
+
+TEST(Fork, LeavesTheChildGroupsThatItCanDestroyWithSupersededCallsOfTheParent) {
+  fork_beside_unlisted_calls({.max_age = std::chrono::milliseconds(1)}, [](group& g) {
+    EXPECT_EQ(*g.do_call(0, [] { return 1; }), 1);
+    EXPECT_EQ(g.stats().superseded, 1U);
+  });
+}
+
+TEST(Fork, LeavesTheChildGroupsThatItCanDestroyWithCallsOfTheParentThatRunAlone) {
+  std::optional<group> g(
+      std::in_place, singleflight::group_options{
+                         .max_waiters = 0, .when_full = singleflight::group_options::run_alone});
+  held_call listed(*g), unlisted(*g), another(*g);
+  EXPECT_EQ(g->stats().in_flight, 3U);
+  in_child([&] {
+    expect_idle(*g);
+    g.reset();
+  });
+}
+
+TEST(Fork, TakesTheFollowersOfAForgottenCallOutOfTheAccountsOfTheChild) {
+  group g;
+  support::threads follower;
+  held_call in_parent(g);
+  follower.start([&] { EXPECT_EQ(*g.do_call(0, [] { return -1; }), 42); });
+  support::await_followers(g, 1);
+  EXPECT_TRUE(g.forget(0));
+  in_child([&] { expect_idle(g); });
+  in_parent.end(42);
+}
+
+// The child keeps the forgotten call that it leads itself, and loses that of another thread.
+TEST(Fork, InALoaderOfAForgottenCallLetsTheCallEndInBothProcesses) {
+  group g({.shards = 1});
+  held_call in_parent(g);
+  EXPECT_TRUE(g.forget(0));
+  support::threads follower;
+  pid_t child = -1;
+  const auto result = g.do_call(1, [&] {
+    follower.start([&] { EXPECT_EQ(*g.do_call(1, [] { return -1; }), 42); });
+    support::await_followers(g, 1);
+    EXPECT_TRUE(g.forget(1));
+    child = fork_process();
+    EXPECT_EQ(g.stats().in_flight, child == 0 ? 1U : 2U);
+    EXPECT_EQ(g.stats().waiting, child == 0 ? 0U : 1U);
+    return child == 0 ? 43 : 42;
+  });
+  if (child == 0) {
+    EXPECT_EQ(*result, 43);
+    expect_idle(g);
+    end_child();
+  }
+  EXPECT_EQ(*result, 42);
+  EXPECT_EQ(wait_for(child), 0);
+}
+
+#if !defined(NDEBUG)
+
+// A call that the child leads itself must end before its group does, as in any process.
+TEST(Fork, InALoaderOfAForgottenCallLeavesTheChildAnAssertionForIt) {
+  auto g = std::make_unique<group>();
+  (void)g->do_call(0, [&] {
+    EXPECT_TRUE(g->forget(0));
+    const pid_t child = fork_process();
+    if (child == 0) {
+      g.reset();
+      _exit(0);  // not reached
+    }
+    EXPECT_EQ(wait_for(child), -SIGABRT);
+    return 42;
+  });
+}
+
+#endif
+
+TEST(Fork, LetsTheChildDoNothingWithALeaderOfAForgottenCall) {
+  auto g = std::make_unique<group>();
+  auto ended = std::get<singleflight::leader<int>>(g->lead_or_follow(1));
+  std::optional dropped = std::get<singleflight::leader<int>>(g->lead_or_follow(2));
+  EXPECT_TRUE(g->forget(1));
+  EXPECT_TRUE(g->forget(2));
+  in_child([&] {
+    expect_idle(*g);
+    g->wait_drained();
+    std::move(ended).set_value(43);
+    dropped.reset();
+    expect_idle(*g);
+    EXPECT_EQ(g->stats().failed, 0U);
+    g.reset();
+  });
+  std::move(ended).set_value(42);
+}
+
+#if defined(__GLIBCXX__)  // elsewhere that future stays without a result in the child
+TEST(Fork, FailsTheFuturesThatTheChildHasOfForgottenCalls) {
+  group g;
+  support::task_queue queue;
+  const auto future = g.do_async(0, std::ref(queue), [] { return 42; });
+  ASSERT_TRUE(g.forget(0));
+  in_child([&] {
+    expect_idle(g);
+    EXPECT_EQ(error_of(future), dead);
+    queue.run();
+    expect_idle(g);
+  });
+  queue.run();
+  EXPECT_EQ(future.get(), 42);
+}
+#endif
 
 // --- fork: calls of the forking thread -------------------------------------------------------------
 
@@ -977,6 +1119,35 @@ TEST(Exit, OfTheThreadThatWouldRunABatchThatIsQueuedEndsTheProcessWithItsStatus)
   });
 }
 
+// The process ends while another thread gives a call to its executor: it is queued when the group's
+// destructor waits already.
+TEST(Exit, WhileCallsAreGivenToTheirExecutorEndsTheProcessWithItsStatus) {
+  for (const bool many : {false, true}) {
+    expect_status([many](group& g) {
+      static auto& queue = *new support::task_queue;
+      static std::atomic<bool> gives = false;
+      static std::atomic<bool> exits = false;
+      static const auto executor = [](auto task) {
+        gives = true;
+        await([] { return exits.load(); }, "the process to end");
+        for (int i = 0; i < 50; ++i) std::this_thread::yield();
+        queue(std::move(task));
+      };
+      std::thread([&g, many] {
+        if (many) {
+          (void)g.do_many_on({0, 1}, executor, {}, [](auto&) {});
+        } else {
+          (void)support::thrown_by([&] { (void)g.do_call_on(0, executor, {}, [] { return 0; }); });
+        }
+        await_the_end();
+      }).detach();
+      await([] { return gives.load(); }, "the executor");
+      (void)std::atexit([] { exits = true; });
+      std::exit(3);
+    });
+  }
+}
+
 TEST(Exit, WhileAnotherThreadLeadsEndsTheProcessWithItsStatus) {
   expect_status([](group& g) {
     lead_without_end(g);
@@ -1018,6 +1189,111 @@ TEST(Exit, OfTheThreadThatWouldRunWhatIsQueuedEndsTheProcessWithItsStatus) {
     std::exit(3);
   });
 }
+
+// --- exit under the lock of a shard ----------------------------------------------------------------
+
+// A key whose copy, or whose comparison, ends the process.
+struct exiting_key {
+  enum class place { nowhere, copy, comparison };
+  inline static place exits = place::nowhere;
+  static void come_to(place here) {
+    if (exits == here) std::exit(3);
+  }
+
+  explicit exiting_key(int n) : number(n) {}
+  exiting_key(const exiting_key& other) : number(other.number) { come_to(place::copy); }
+  exiting_key& operator=(const exiting_key&) = delete;
+  ~exiting_key() = default;
+  bool operator==(const exiting_key& other) const {
+    come_to(place::comparison);
+    return number == other.number;
+  }
+
+  int number;
+};
+struct hash_of_exiting_key {
+  std::size_t operator()(const exiting_key& k) const { return static_cast<std::size_t>(k.number); }
+};
+using exiting_group = singleflight::group<exiting_key, int, hash_of_exiting_key>;
+
+// Has a process exit in that place, while a call is queued on an executor.
+void exit_under_a_lock(exiting_key::place place, const std::function<void(exiting_group&)>& ask) {
+  const auto exit_in = [&](exiting_group& g) {
+    static auto& queue = *new support::task_queue;
+    const exiting_key queued(0);
+    (void)g.do_async(queued, std::ref(queue), [] { return 42; });
+    exiting_key::exits = place;
+    ask(g);
+  };
+  expect_status([&] {
+    static exiting_group g;
+    exit_in(g);
+  });
+  expect_status([&] {
+    static const auto g = std::make_unique<exiting_group>();
+    exit_in(*g);
+  });
+  expect_status([&] {
+    static exiting_group g;
+    std::thread([&] { exit_in(g); }).join();
+  });
+}
+
+TEST(Exit, InTheCopyOfAKeyEndsTheProcessWithItsStatus) {
+  const exiting_key key(1);
+  exit_under_a_lock(exiting_key::place::copy,
+                    [&](exiting_group& g) { (void)g.do_call(key, [] { return 42; }); });
+}
+
+TEST(Exit, InTheComparisonOfKeysEndsTheProcessWithItsStatus) {
+  const exiting_key key(0);
+  exit_under_a_lock(exiting_key::place::comparison,
+                    [&](exiting_group& g) { (void)g.do_call(key, [] { return 42; }); });
+}
+
+#if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
+
+// As a program does that prints "out of memory" and ends.
+void exit_when_memory_is_short(const std::function<void(const std::function<void()>&)>& body) {
+  expect_status([&] {
+    std::set_new_handler([] {
+      support::grants_allocation = nullptr;
+      std::exit(3);
+    });
+    body([] { support::grants_allocation = []() noexcept { return false; }; });
+  });
+}
+
+TEST(Exit, InANewHandlerThatTheCopyOfAKeyCallsEndsTheProcessWithItsStatus) {
+  exit_when_memory_is_short([](const auto& memory_is_short) {
+    static singleflight::group<std::string, int> g;
+    const std::string key(200, 'k');
+    memory_is_short();
+    (void)g.do_call(key, [] { return 42; });
+  });
+}
+
+// A call without a caller that waits in its future makes that under the lock.
+TEST(Exit, InANewHandlerThatAFollowerCallsEndsTheProcessWithItsStatus) {
+  exit_when_memory_is_short([](const auto& memory_is_short) {
+    lead_without_end(plain);
+    memory_is_short();
+    (void)plain.do_call(0, [] { return -1; });
+  });
+}
+
+TEST(Exit, InANewHandlerThatAWaitForTheLastCallCallsEndsTheProcessWithItsStatus) {
+  exit_when_memory_is_short([](const auto& memory_is_short) {
+    static auto& token = *new auto(std::get<singleflight::leader<int>>(plain.lead_or_follow(0)));
+    static_cast<void>(token);
+    memory_is_short();
+    plain.wait_drained();
+  });
+}
+
+#endif
+
+// --- exit: observers and calls that go on ------------------------------------------------------------
 
 // An observer that knows whether it has been destroyed.
 struct mortal_observer {

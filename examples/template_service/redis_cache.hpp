@@ -56,7 +56,7 @@ class redis_cache final : public cache {
     using kind = singleflight::redis_reply::kind;
     singleflight::redis_reply reply = redis_.execute({"GET", name_of(key)});
     if (reply.what == kind::text) return counted(details_codec::decode(std::move(reply.text)));
-    if (reply.what == kind::nil) return counted(std::nullopt);
+    if (reply.what == kind::null) return counted(std::nullopt);
     ++unavailable_;
     throw cache_unavailable();  // who reads then does not ask it again for this request
   }

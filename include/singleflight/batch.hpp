@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <exception>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -20,6 +21,11 @@
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
 namespace detail {
+
+/// Copies a value. Made where a loader asks for copies: not every `Value` that says that it can be
+/// copied can be, such as a vector of what cannot.
+template <class Value>
+using copy_function = void (*)(std::optional<loaded<Value>>& to, const loaded<Value>& from);
 
 /// The calls of a batch, for whoever ends them.
 template <class Key, class Value>
@@ -37,8 +43,8 @@ class open_batch {
   /// Ends the call of a key, unless it has ended. What moving the value throws fails the call.
   virtual void end_with(key_type& k, loaded<Value>& value) = 0;
   virtual void fail(key_type& k, std::exception_ptr why) = 0;
-  /// Ends all calls that have not ended, with copies of a value, where it can be copied.
-  virtual void end_rest_with(const loaded<Value>& value) = 0;
+  /// Ends all calls that have not ended, with copies of a value.
+  virtual void end_rest_with(const loaded<Value>& value, copy_function<Value> copy) = 0;
   [[nodiscard]] virtual bool wanted(const key_type& k) const noexcept = 0;
   [[nodiscard]] virtual bool forgotten(const key_type& k) const noexcept = 0;
 
@@ -158,10 +164,12 @@ class batch {
   /// What a copy throws, those who wait for its key get. Complexity: one lock per shard.
   void rest(const detail::loaded<Value>& value) requires(!std::is_void_v<Value> &&
                                                          detail::copyable<Value>) {
-    all_.end_rest_with(value);
+    all_.end_rest_with(value, [](auto& to, const auto& from) { to.emplace(from); });
   }
   /// The same where `Value` is `void`.
-  void rest() requires std::is_void_v<Value> { all_.end_rest_with(detail::loaded<Value>()); }
+  void rest() requires std::is_void_v<Value> {
+    all_.end_rest_with({}, [](auto& to, const auto&) { to.emplace(); });
+  }
 
   /// Returns: whether a caller still waits for the key: false once it is settled, and once all who
   ///   wanted it have left. Complexity: one lock.

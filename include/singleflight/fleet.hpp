@@ -416,10 +416,10 @@ class fleet {
 
   lease_end wait(std::string_view key, const lease_entry& entry, std::chrono::milliseconds left,
                  std::size_t round) {
-    const auto lease_left = std::max(entry.left, std::chrono::milliseconds(1));
+    const auto lease_left = (std::max)(entry.left, std::chrono::milliseconds(1));
     const counted_wait waiting(waiting_);
     return guarded(lease_end{}, [&] {
-      return store_.wait(key, entry.leader, std::min({slice, lease_left, left}), round);
+      return store_.wait(key, entry.leader, (std::min)({slice, lease_left, left}), round);
     });
   }
 
@@ -466,10 +466,10 @@ class fleet {
   std::chrono::milliseconds jittered(detail::saturating_duration asked) {
     using std::chrono::milliseconds;
     if (asked <= milliseconds::zero()) return milliseconds::zero();
-    const auto lifetime = std::min(std::chrono::floor<milliseconds>(asked), longest);
+    const auto lifetime = (std::min)(std::chrono::floor<milliseconds>(asked), longest);
     const double factor = detail::random_between(1 - options_.jitter, 1 + options_.jitter);
     const auto changed = static_cast<std::int64_t>(static_cast<double>(lifetime.count()) * factor);
-    return std::max(milliseconds(changed), milliseconds(1));
+    return (std::max)(milliseconds(changed), milliseconds(1));
   }
 
   time_point now() const {

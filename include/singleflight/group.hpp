@@ -142,11 +142,10 @@ struct bulk_access;
 /// returned or threw is visible to every caller that gets that result or exception. An exception is
 /// one object for all callers: catch it by `const&`. No member may be called in a signal handler.
 ///
-/// fork (POSIX): the child can use every group. It has the calls that the forking thread leads,
-/// without their followers, and no others: their futures fail with `owner_dead`, and their tasks do
-/// nothing. (Calls that were not listed stay in the child's gauges, and a future of one gets no
-/// result there.) `fork` takes the lock of every shard, so it must not be called where those locks
-/// are held (see 7).
+/// fork (POSIX): the child can use and destroy every group. It has the calls that the forking
+/// thread leads, listed or not, without their followers, and no others: their futures fail with
+/// `owner_dead`, and their tasks do nothing. `fork` takes the lock of every shard, so it must not
+/// be called where those locks are held (see 7).
 ///
 /// Cost: a call that no caller joins takes two uncontended locks and one hash. Where `Key` is a
 /// `std::basic_string` with the standard allocator, a shard keeps the buffer of an ended call's
@@ -220,13 +219,16 @@ class group {
   /// may be destroyed while calls are in flight, which then end in memory that stays.
   /// Blocks: until no call is left on an executor. A call that its executor neither runs nor drops
   /// blocks without end. Where `std::exit` destroys the group, calls that are queued fail with
-  /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor.
+  /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor. If it
+  /// was called under the lock of a shard (see 7), the calls that are queued stay as they are.
   ~group() {
     detail::owned_calls& owned = shards_.owned();
     const bool none_left =
-        owned.empty() || (detail::is_in_exit() ? owned.end_at_exit() : owned.wait());
+        owned.empty() ||
+        (!detail::is_in_exit() ? owned.wait()
+                               : in_flight_at_end() != unknown && owned.end_at_exit());
     const std::size_t asynchronous = owned.asynchronous();  // first: they end meanwhile
-    if (none_left && stats().in_flight <= asynchronous) return;
+    if (none_left && in_flight_at_end() <= asynchronous) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
@@ -418,7 +420,7 @@ class group {
                   "singleflight: done must be callable with an outcome<Value>");
     using wait =
         detail::callback_wait<group, std::decay_t<On>, std::decay_t<Start>, std::decay_t<Done>>;
-    check(options);
+    refuse_bad(options);
     wait::enter(std::make_shared<wait>(*this, Key(lookup_key(std::forward<K>(key))),
                                        std::forward<On>(on), options, std::forward<Start>(start),
                                        std::forward<Done>(done)));
@@ -429,7 +431,7 @@ class group {
   /// the rest. Nothing happens before it is awaited.
   template <class K = Key, class On, class Load>
   [[nodiscard]] auto co_call(K&& key, On&& on, const async_options& options, Load&& load) {
-    check(options);
+    refuse_bad(options);
     return make_co_call(std::forward<K>(key), std::forward<On>(on), options,
                         std::forward<Load>(load));
   }
@@ -480,7 +482,7 @@ class group {
                                   Load&& load) {
     check_resumption<On>();
     detail::check_copied_bulk_loader<std::decay_t<Load>, Key, Value>();
-    check(options.call);
+    refuse_bad(options.call);
     max_batch_of(options);
     return detail::include_singleflight_coroutine_hpp_for_many<group>::call(
         *this, keys, std::forward<On>(on), options, std::forward<Load>(load));
@@ -643,8 +645,7 @@ class group {
       const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
       if (refusal) refuse(key, *refusal, seen);
-      seen.tell_joined(key);
-      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
+      if (auto answer = seen.follow(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -676,8 +677,7 @@ class group {
       const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
       if (refusal) refuse(key, *refusal, seen);
-      seen.tell_joined(key);
-      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
+      if (auto answer = seen.follow(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -742,8 +742,7 @@ class group {
       const auto refusal = join(home, *running, wait, me, seen);
       lock.unlock();
       if (refusal) refuse(key, *refusal, seen);
-      seen.tell_joined(key);
-      if (auto answer = seen.wait(key, wait, home, me)) return *std::move(answer);
+      if (auto answer = seen.follow(key, wait, home, me)) return *std::move(answer);
     }
   }
 
@@ -895,7 +894,11 @@ class group {
       SINGLEFLIGHT_REQUIRES(home.mutex) {
     if (ages()) own.began = clock::now();
     home.begin(own);
-    if (running == nullptr) home.list(own);
+    if (running == nullptr) {
+      home.list(own);
+    } else {
+      home.leave_unlisted(own);
+    }
     me.count(home, running == nullptr ? &group_stats::led : &group_stats::rejected);
   }
 
@@ -943,6 +946,23 @@ class group {
     }
   }
 
+  static constexpr auto unknown = static_cast<std::size_t>(-1);
+
+  /// Returns: how many calls are in flight, or `unknown` if this thread has ended the process in
+  /// user code under the lock of a shard: it would wait there for itself.
+  [[nodiscard]] std::size_t in_flight_at_end() const noexcept SINGLEFLIGHT_NOT_ANALYSED {
+    std::size_t sum = 0;
+    for (const shard& s : shards_.all()) {
+      if (!s.mutex.lock_unless_held()) {
+        if (detail::may_be_destroyed_by_exit(this)) return unknown;
+        s.mutex.lock();
+      }
+      sum += s.stats().in_flight;
+      s.mutex.unlock();
+    }
+    return sum;
+  }
+
   // --- Checks ------------------------------------------------------------------------------------
 
   template <class K>
@@ -985,7 +1005,7 @@ class group {
         "with a function object, or singleflight::resume_inline");
   }
 
-  static void check(const async_options& options) {
+  static void refuse_bad(const async_options& options) {
     if (options.attempts == 0) {
       throw std::invalid_argument("singleflight: async_options::attempts must be at least 1");
     }

@@ -95,7 +95,7 @@ inline redis_reply to_redis_reply(const redisReply& from) {
       return list;
     }
     default:
-      return {.what = kind::nil};
+      return {.what = kind::null};
   }
 }
 

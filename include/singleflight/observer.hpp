@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "detail/config.hpp"
+#include "detail/wait_graph.hpp"
 
 // What an observer of a group is told. An observer is an object with some of these members, which
 // the group calls; what it lacks costs nothing, not even a look at the clock:
@@ -39,8 +40,9 @@
 //
 // **Lock**: none is held. All members of the group may be called, by `call_ended` of an
 // asynchronous call only if the group still lives. A hook that blocks, blocks the thread that it is
-// called on, and nobody else: those who wait have been told before `call_ended`. It must not
-// destroy the asynchronous caller that it is told of. **Threads**: many may call the same hook at
+// called on, and nobody else: those who wait have been told before `call_ended`. One that would
+// wait for a call that waits for its own thread is refused, as a loader is. It must not destroy the
+// asynchronous caller that it is told of. **Threads**: many may call the same hook at
 // once. **Order**: `call_began` before the `call_ended` of that call, `joined` before the
 // `wait_ended` or `left` of that caller. Nothing else: a `wait_ended` may come before the
 // `call_ended`. **How often**: for each `call_began` one `call_ended`. For each `joined` one
@@ -179,9 +181,10 @@ struct captured_by<Observer> {
   using type = std::remove_cvref_t<decltype(std::declval<Observer&>().capture())>;
 };
 
-// One such type for each hook: whether an observer has it, and how it is called. `is_named` tells a
-// hook that takes something else from one that is absent: where both bases have a member of that
-// name, the name is ambiguous.
+// One such type for each hook: whether an observer has it, and how it is called. While a hook runs,
+// its thread may lead calls that are listed, and the hook may wait. `is_named` tells a hook that
+// takes something else from one that is absent: where both bases have a member of that name, the
+// name is ambiguous.
 #define SINGLEFLIGHT_DETAIL_HOOK(name)                                                             \
   struct name##_hook {                                                                             \
     template <class O, class Key, class Event>                                                     \
@@ -210,7 +213,7 @@ struct captured_by<Observer> {
     }                                                                                              \
                                                                                                    \
     template <class O, class Key, class Event>                                                     \
-    static constexpr void check() {                                                                \
+    static constexpr void expect_callable() {                                                      \
       static_assert(is_in<O, Key, Event> || !is_named<O>(),                                        \
                     "singleflight: the observer's " #name                                          \
                     " must be callable with the event, or with the key and the event");            \
@@ -218,6 +221,7 @@ struct captured_by<Observer> {
                                                                                                    \
     template <class O, class Key, class Event>                                                     \
     static void tell(O& o, [[maybe_unused]] const Key& key, const Event& e) noexcept {             \
+      const leading_from_here here;                                                                \
       if constexpr (takes_event<O, Event> && !takes_key<O, Key, Event>) {                          \
         static_assert(noexcept(o.name(e)), "singleflight: the observer's " #name                   \
                                            " must be noexcept, since nobody could catch what it "  \
@@ -271,7 +275,7 @@ struct wants {
       call_ended_hook::takes_key<Observer, Key, call_ended_event<capture>> ||
       left_hook::takes_key<Observer, Key, left_event<capture>>;
 
-  static consteval bool check() {
+  static consteval bool expect_well_formed() {
     static_assert(
         std::is_trivially_copyable_v<capture> && std::is_default_constructible_v<capture>,
         "singleflight: what the observer's capture returns must be trivially copyable and "
@@ -284,13 +288,13 @@ struct wants {
         !key_later || std::copy_constructible<Key>,
         "singleflight: call_ended and left must take the event alone here, since this Key "
         "cannot be copied");
-    call_began_hook::check<Observer, Key, call_began_event<capture>>();
-    call_ended_hook::check<Observer, Key, call_ended_event<capture>>();
-    joined_hook::check<Observer, Key, joined_event<capture>>();
-    wait_ended_hook::check<Observer, Key, wait_ended_event<capture>>();
-    left_hook::check<Observer, Key, left_event<capture>>();
-    superseded_hook::check<Observer, Key, superseded_event>();
-    rejected_hook::check<Observer, Key, rejected_event>();
+    call_began_hook::expect_callable<Observer, Key, call_began_event<capture>>();
+    call_ended_hook::expect_callable<Observer, Key, call_ended_event<capture>>();
+    joined_hook::expect_callable<Observer, Key, joined_event<capture>>();
+    wait_ended_hook::expect_callable<Observer, Key, wait_ended_event<capture>>();
+    left_hook::expect_callable<Observer, Key, left_event<capture>>();
+    superseded_hook::expect_callable<Observer, Key, superseded_event>();
+    rejected_hook::expect_callable<Observer, Key, rejected_event>();
     return true;
   }
 };
@@ -301,7 +305,7 @@ struct wants {
 /// members above.
 template <class Observer, class Key>
 concept observer_of = std::is_object_v<Observer> && std::move_constructible<Observer> &&
-    detail::wants<Observer, Key>::check();
+    detail::wants<Observer, Key>::expect_well_formed();
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI
 

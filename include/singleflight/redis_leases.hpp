@@ -30,7 +30,7 @@ struct redis_reply {
   enum class kind {
     text,    ///< A string, in `text`.
     number,  ///< In `number`.
-    nil,
+    null,
     list,   ///< In `list`; of a map, keys and values in turn.
     error,  ///< Redis refused: `text` begins with the error's name.
     none    ///< No reply: `text` says why. The command may have been executed or not.
@@ -160,7 +160,7 @@ class redis_leases {
     const std::optional<names> named = names_of(key, leader);
     if (!named) return {.what = lease_end::kind::refused};
     if constexpr (blocking_redis_client<Client>) {
-      const std::string block = std::to_string(std::max(at_most, milliseconds(1)).count());
+      const std::string block = std::to_string((std::max)(at_most, milliseconds(1)).count());
       const std::array<std::string_view, 8> command{"XREAD", "COUNT",   "1",           "BLOCK",
                                                     block,   "STREAMS", named->result, "0"};
       std::optional<redis_reply> reply = client_.execute_blocking(command, at_most);
@@ -172,7 +172,7 @@ class redis_leases {
       if (reply && reply->what != redis_reply::kind::error) return told(*reply, named->result);
       if (reply) refuse(reply->text);
     }
-    pause(milliseconds(10) * (1 << std::min<std::size_t>(round, 3)), at_most);
+    pause(milliseconds(10) * (1 << (std::min<std::size_t>)(round, 3)), at_most);
     const std::array<std::string_view, 6> command{"XREAD",   "COUNT",       "1",
                                                   "STREAMS", named->result, "0"};
     redis_reply reply = client_.execute(command);
@@ -321,7 +321,7 @@ return {'held', ARGV[1]}
       return of.what == kind::text && of.text == text;
     };
     if (reply.what == kind::none) return {.what = ended::unreachable};
-    if (reply.what == kind::nil) return {.what = ended::pending};
+    if (reply.what == kind::null) return {.what = ended::pending};
     redis_reply& pair = list_of(reply, 1) ? reply.list[0] : reply;
     if (list_of(pair, 2) && text_is(pair.list[0], stream) && list_of(pair.list[1], 1) &&
         list_of(pair.list[1].list[0], 2)) {
@@ -363,7 +363,7 @@ return {'held', ARGV[1]}
   static void pause(std::chrono::milliseconds time, std::chrono::milliseconds at_most) {
     using duration = std::chrono::duration<double, std::milli>;
     const duration varied = time * detail::random_between(0.5, 1.5);
-    std::this_thread::sleep_for(std::min(varied, duration(at_most)));
+    std::this_thread::sleep_for((std::min)(varied, duration(at_most)));
   }
 
   Client& client_;

@@ -65,13 +65,13 @@ TEST(HiredisClient, TalksToRedis) {
   hiredis_client client(server.options());
   EXPECT_EQ(client.execute({"SET", "k", "v"}).text, "OK");
   EXPECT_EQ(client.execute({"GET", "k"}).text, "v");
-  EXPECT_EQ(client.execute({"GET", "nothing"}).what, kind::nil);
+  EXPECT_EQ(client.execute({"GET", "nothing"}).what, kind::null);
   EXPECT_EQ(client.execute({"INCR", "n"}).number, 1);
   EXPECT_EQ(client.execute({"INCR", "k"}).what, kind::error);
   const redis_reply list = client.execute({"MGET", "k", "nothing"});
   ASSERT_EQ(list.list.size(), 2U);
   EXPECT_EQ(list.list[0].text, "v");
-  EXPECT_EQ(list.list[1].what, kind::nil);
+  EXPECT_EQ(list.list[1].what, kind::null);
   EXPECT_EQ(client.stats().opened, 2U);  // the prober's, and one for all of these
   EXPECT_EQ(client.stats().in_use, 0U);
 }
@@ -123,7 +123,7 @@ TEST(HiredisClient, MayBeMadeWhileTheServerIsAway) {
   EXPECT_FALSE(client.up());
   server.start();
   await_up(client);
-  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::nil);
+  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::null);
   support::await([&] { return heard.said().size() == 2; }, "both changes to be said");
   EXPECT_EQ(heard.said()[1], "up");
 }
@@ -227,7 +227,7 @@ TEST(HiredisClient, LetsOneCallerPayForAServerThatHangs) {
   hiredis_client client(
       {.port = server.port(), .timeout = 500ms, .longest_pause = 50ms, .on_change = heard.hook()});
   await_up(client);
-  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::nil);
+  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::null);
   server.stop();
   EXPECT_EQ(client.execute({"GET", "k"}).text, "no reply in time");
   EXPECT_FALSE(client.up());
@@ -238,7 +238,7 @@ TEST(HiredisClient, LetsOneCallerPayForAServerThatHangs) {
   }
   server.go_on();
   await_up(client);
-  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::nil);
+  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::null);
   support::await([&] { return heard.said().size() == 2; }, "both changes to be said");
   EXPECT_EQ(heard.said(), (std::vector<std::string>{"no reply in time", "up"}));
 }
@@ -250,7 +250,7 @@ TEST(HiredisClient, ReplacesConnectionsThatTheServerHasClosed) {
   options.on_change = heard.hook();
   hiredis_client client(options);
   for (int i = 0; i < 5; ++i) {
-    EXPECT_EQ(client.execute({"GET", "k"}).what, kind::nil);
+    EXPECT_EQ(client.execute({"GET", "k"}).what, kind::null);
     (void)server.reply({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"});
     support::await(
         [&] {
@@ -266,11 +266,11 @@ TEST(HiredisClient, FindsOutThatANetworkHasForgottenItsConnections) {
   fault_proxy network(server.port());
   hiredis_client client({.port = network.port(), .timeout = 500ms, .longest_pause = 10ms});
   await_up(client);
-  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::nil);
+  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::null);
   network.forget_connections();
   EXPECT_EQ(client.execute({"GET", "k"}).what, kind::none);  // one caller pays
   await_up(client);
-  support::await([&] { return client.execute({"GET", "k"}).what == kind::nil; }, "a new one");
+  support::await([&] { return client.execute({"GET", "k"}).what == kind::null; }, "a new one");
 }
 
 TEST(HiredisClient, DoesNotAskAServerThatComesAndGoesAtTheRateOfItsFailures) {
@@ -304,7 +304,7 @@ TEST(HiredisClient, KeepsNobodyWaitingForThoseWhoBlock) {
   support::await([&] { return server.info("blocked_clients") == 2; }, "both to block");
   const std::vector<std::string_view> command{"BLPOP", "list", "60"};
   EXPECT_FALSE(client.execute_blocking(command, 60'000ms).has_value());
-  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::nil);
+  EXPECT_EQ(client.execute({"GET", "k"}).what, kind::null);
   (void)client.execute({"RPUSH", "list", "a", "b"});
   blocked.join();
 }
@@ -335,7 +335,7 @@ TEST(HiredisClient, AllowsAServerToEndABlockLate) {
     const std::vector<std::string_view> command{"XREAD", "BLOCK", "10", "STREAMS", "s", "0"};
     const auto reply = client.execute_blocking(command, 10ms);
     ASSERT_TRUE(reply.has_value());
-    EXPECT_EQ(reply->what, kind::nil);
+    EXPECT_EQ(reply->what, kind::null);
   }
   EXPECT_EQ(client.stats().opened, 2U);
   EXPECT_TRUE(heard.said().empty());

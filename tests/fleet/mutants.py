@@ -58,7 +58,7 @@ FLEET = [
     ("results that are not kept count as lost", "&& kept_for.count() > 0 ", ""),
     ("what the loader says of the lifetime is ignored", "jittered(result.lifetime)", "jittered(lifetime)"),
     ("a negative lifetime is jittered", "asked <= milliseconds::zero()", "asked == milliseconds::zero()"),
-    ("lifetimes are not cut", "std::min(std::chrono::floor<milliseconds>(asked), longest)",
+    ("lifetimes are not cut", "(std::min)(std::chrono::floor<milliseconds>(asked), longest)",
      "std::chrono::floor<milliseconds>(asked)"),
     ("no jitter", "random_between(1 - options_.jitter, 1 + options_.jitter)", "random_between(1, 1)"),
     ("jitter only upwards", "random_between(1 - options_.jitter, 1 + options_.jitter)", "random_between(1, 1 + options_.jitter)"),

@@ -31,7 +31,7 @@ redis_reply text(std::string s) { return {.what = kind::text, .text = std::move(
 redis_reply error(std::string s) { return {.what = kind::error, .text = std::move(s)}; }
 redis_reply number(long long n) { return {.what = kind::number, .number = n}; }
 redis_reply list(std::vector<redis_reply> l) { return {.what = kind::list, .list = std::move(l)}; }
-redis_reply nil() { return {.what = kind::nil}; }
+redis_reply nil() { return {.what = kind::null}; }
 
 /// Gives the replies in turn, and keeps the commands.
 struct scripted_client {

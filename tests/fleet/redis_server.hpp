@@ -173,7 +173,7 @@ class redis_server {
   }
   [[nodiscard]] std::string text(const std::vector<std::string_view>& command) const {
     const auto got = reply(command);
-    if (got.what == singleflight::redis_reply::kind::nil) return "(nil)";
+    if (got.what == singleflight::redis_reply::kind::null) return "(nil)";
     if (got.what == singleflight::redis_reply::kind::number) return std::to_string(got.number);
     return got.text;
   }

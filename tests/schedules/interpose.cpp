@@ -44,6 +44,7 @@ constexpr auto no_deadline = clock_type::time_point::max();
 extern "C" {
 
 int __real_pthread_mutex_lock(pthread_mutex_t*);
+int __real_pthread_mutex_trylock(pthread_mutex_t*);
 int __real_pthread_mutex_unlock(pthread_mutex_t*);
 int __real_pthread_cond_clockwait(pthread_cond_t*, pthread_mutex_t*, clockid_t, const timespec*);
 int __real_pthread_once(pthread_once_t*, void (*)());
@@ -56,6 +57,12 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
   if (s == nullptr) return __real_pthread_mutex_lock(mutex);
   s->lock(*mutex);
   return 0;
+}
+
+/// No scenario ends the process, so that each lock is released in the end.
+int __wrap_pthread_mutex_trylock(pthread_mutex_t* mutex) {
+  if (scheduler::active() == nullptr) return __real_pthread_mutex_trylock(mutex);
+  return __wrap_pthread_mutex_lock(mutex);
 }
 
 int __wrap_pthread_mutex_unlock(pthread_mutex_t* mutex) {

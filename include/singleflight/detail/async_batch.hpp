@@ -88,6 +88,8 @@ class async_batch final : public batch_context<Key, Value> {
   void lead_here() noexcept {
     for (const auto& c : calls_) c->run_here();
   }
+  /// The same of the key that was added last, while others are still asked for.
+  void lead_last_here() noexcept { calls_.back()->run_here(); }
   /// Says that no thread runs it.
   void hand_over() noexcept {
     for (const key_type* const k : keys_) {
@@ -112,6 +114,8 @@ class async_batch final : public batch_context<Key, Value> {
         std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c->ended(); });
     if (is_open) {
       if (thrown == nullptr) thrown = make_call_error(why);
+      lead_here();  // those who are resumed inline run user code before all has ended
+      const leading here;
       for (const auto& c : calls_) c->fail(thrown);
     }
     inside_it_.reset();
@@ -144,16 +148,16 @@ class async_batch final : public batch_context<Key, Value> {
     this->was_settled();
   }
 
-  void end_rest_with([[maybe_unused]] const loaded<Value>& value) override {
-    if constexpr (copyable<loaded<Value>>) {
-      for (const auto& c : calls_) {
-        if (c->ended()) continue;
-        try {
-          c->end_with(loaded<Value>(value));
-        } catch (...) {  // the copy threw
-          c->fail(current_failure());
-          if (std::current_exception() == nullptr) throw;
-        }
+  void end_rest_with(const loaded<Value>& value, copy_function<Value> copy) override {
+    for (const auto& c : calls_) {
+      if (c->ended()) continue;
+      try {
+        std::optional<loaded<Value>> own;
+        copy(own, value);
+        c->end_with(std::move(*own));
+      } catch (...) {  // the copy threw
+        c->fail(current_failure());
+        if (std::current_exception() == nullptr) throw;
       }
     }
   }

@@ -43,6 +43,9 @@ struct bulk_access {
     const auto [home, hash] = group.shards_.locate(group.hash_(key));
     bulk.add(home, hash, std::forward<decltype(key)>(key), group.equal_);
   }
+  /// Whether hooks run, which may wait, while a caller asks for its keys.
+  template <class Group>
+  static constexpr bool tells = Group::watch::tells;
   template <class Group>
   [[nodiscard]] static auto functions_of(const Group& group) {
     using hash = std::remove_const_t<decltype(group.hash_)>;
@@ -165,6 +168,7 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
     gatherer_.store(std::this_thread::get_id());
     while (next_ != end && all->size() < max_batch_) ask_for(*(asked_ = next_++));
     gatherer_.store({});
+    if constexpr (bulk_access::tells<Group>) all->hand_over();
     if (all->size() > 0) Start::start(all, load_);
   }
 
@@ -190,7 +194,9 @@ class async_bulk : public std::enable_shared_from_this<async_bulk<Group, Load, S
   /// which may also happen while other keys are asked for.
   void begun(bulk_key_type& k, leader<value_type>&& lead) {
     if (gatherer_.load() == std::this_thread::get_id() && &k == asked_) {
-      return gathering_->add(k, std::move(lead));
+      gathering_->add(k, std::move(lead));
+      if constexpr (bulk_access::tells<Group>) gathering_->lead_last_here();
+      return;
     }
     const auto alone = std::make_shared<batch>(keys_, functions_, 1);
     alone->add(k, std::move(lead));

@@ -169,17 +169,12 @@ class async_wait : public waiter_node {
   /// Returns: false if it did not wait, or is being resumed.
   bool abandon() noexcept {
     ignore_stops();
-    tell_left(reason::caller_gone);
     if (chosen_ != nullptr && chosen_->gone != nullptr) *chosen_->gone = true;
-    if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
-    {
-      const lock guard(handle_->waiters->mutex);
-      if (!handle_->waiters->remove(*this)) return false;
-    }
-    disconnect();
+    const bool waited = leave_list();  // first: its hook may wait until the call has ended
+    tell_left(reason::caller_gone);
     // Who was stopped has left already.
-    if (!why_) detail::take_leave(*handle_->home, *handle_, began_, reason::caller_gone);
-    return true;
+    if (waited && !why_) detail::take_leave(*handle_->home, *handle_, began_, reason::caller_gone);
+    return waited;
   }
 
   /// Makes the caller leave, on any thread: it is resumed with the reason, unless it is being
@@ -385,6 +380,17 @@ class async_wait : public waiter_node {
   [[nodiscard]] clock::time_point expiry() const noexcept { return chosen_->expiry; }
 
  private:
+  /// Takes it out of the list of its call. Returns: whether it was in.
+  [[nodiscard]] bool leave_list() noexcept {
+    if (handle_ == nullptr || phase_.load() != phase::waiting) return false;
+    {
+      const lock guard(handle_->waiters->mutex);
+      if (!handle_->waiters->remove(*this)) return false;
+    }
+    disconnect();
+    return true;
+  }
+
   enum class phase : std::uint32_t { entering, starting, waiting, stopped, late, taken };
 
   /// Goes on to the next phase of its life. Returns: false if it was told to stop before.
@@ -444,6 +450,7 @@ class async_wait : public waiter_node {
   void has_left() noexcept {
     ignore_stops();
     why_ = was_stopped();
+    disconnect();
     tell_left(*why_);
   }
 

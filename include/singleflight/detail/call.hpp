@@ -87,7 +87,7 @@ struct call {
   ~call() = default;
 
   /// Whether new callers can join: whether it is in the map.
-  [[nodiscard]] bool listed() const noexcept { return link != nullptr; }
+  [[nodiscard]] bool listed() const noexcept { return in_map; }
 
   /// How many callers wait for it.
   [[nodiscard]] std::size_t waiters() const noexcept { return shared ? shared->waiters : 0; }
@@ -116,10 +116,11 @@ struct call {
   std::thread::id leader;  // no thread while an executor has it queued
   stop_source stop;        // fixed; asked to stop outside the mutex, through a copy
   std::chrono::steady_clock::time_point began;  // only if the group has a max_age; fixed
-  call* next = nullptr;                         // in the bucket's chain
-  call** link = nullptr;       // what points at this call in that chain; null: not listed
+  call* next = nullptr;        // in the chain of its bucket or, not listed, of its shard
+  call** link = nullptr;       // what points at this call in that chain
   std::size_t interested = 1;  // callers that still want the result, the one that began it included
   bool ended = false;
+  bool in_map = false;
   std::optional<shared_state<Key, Value>> shared;  // empty until a caller waits
   std::uint64_t forgets_before;  // `call_map::forgets` when it began; only for a context; fixed
   const void* captured;  // by the observer, for who began it; or null; only if it captures; fixed

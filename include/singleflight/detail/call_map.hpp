@@ -80,15 +80,17 @@ class alignas(64) call_map {
   void list(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (listed_ >= bucket_count_) grow();
     link(c, buckets_[bucket_of(c.hash)]);
+    c.in_map = true;
     ++listed_;
   }
 
+  /// Lets nobody join a call that has just begun.
+  void leave_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) { link(c, unlisted_); }
+
   /// Takes a listed call out of the map while it goes on. Its waiters stay with it.
   void unlist(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    *c.link = c.next;
-    if (c.next != nullptr) c.next->link = c.link;
-    c.link = nullptr;
-    --listed_;
+    take_out(c);
+    link(c, unlisted_);
   }
 
   /// Notes that a caller wants no result that was read before now.
@@ -216,35 +218,26 @@ class alignas(64) call_map {
   /// Ends a call: unlists it, by identity, so that a call that was forgotten or superseded leaves
   /// the newer call for its key alone. From here on only the leader touches it.
   void end(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.listed()) unlist(c);
+    take_out(c);
     key_buffer_.keep(c.key);
-    end_unlisted(c);
+    end_taken_out(c);
   }
 
   /// As `end`, for a call whose key is looked at afterwards.
   void end_and_leave_key(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
-    if (c.listed()) unlist(c);
-    end_unlisted(c);
+    take_out(c);
+    end_taken_out(c);
   }
 
-  /// In a forked child, which has only this thread: takes the calls of other threads out of the
-  /// map, and the followers of this thread's out of the accounts. Runs no user code. Those calls
-  /// are on stacks of threads that are gone, which are still readable here and may be reused later.
-  /// `lost` is for holders of their futures. Calls that were not listed stay in the gauges.
-  /// Returns: how many asynchronous calls were among those.
+  /// In a forked child, which has only this thread: takes out the calls of other threads, and the
+  /// followers of this thread's out of the accounts. Runs no user code. Those calls are on stacks of
+  /// threads that are gone, which are still readable here and may be reused later. `lost` is for
+  /// holders of their futures. Returns: how many asynchronous calls were among them.
   std::size_t forget_other_threads(const std::exception_ptr& lost) noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
-    std::size_t asynchronous = 0;
+    std::size_t asynchronous = forget_other_threads_of(unlisted_, lost);
     for (std::size_t i = 0; i < bucket_count_; ++i) {
-      for (call_type* c = buckets_[i]; c != nullptr;) {
-        call_type* const next = c->next;
-        if (c->leader == std::this_thread::get_id()) {
-          forget_followers(*c);
-        } else {
-          if (lose(*c, lost)) ++asynchronous;
-        }
-        c = next;
-      }
+      asynchronous += forget_other_threads_of(buckets_[i], lost);
     }
     return asynchronous;
   }
@@ -263,7 +256,16 @@ class alignas(64) call_map {
  private:
   static constexpr std::size_t first_buckets = 8;
 
-  void end_unlisted(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+  /// Takes a call out of its chain, of a bucket or of those that are not listed.
+  void take_out(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
+    *c.link = c.next;
+    if (c.next != nullptr) c.next->link = c.link;
+    if (!c.in_map) return;
+    c.in_map = false;
+    --listed_;
+  }
+
+  void end_taken_out(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     c.ended = true;
     --stats_.in_flight;
     if (!c.shared) return;
@@ -291,6 +293,22 @@ class alignas(64) call_map {
     bucket = &c;
   }
 
+  /// The same for one chain.
+  std::size_t forget_other_threads_of(call_type* chain, const std::exception_ptr& lost) noexcept
+      SINGLEFLIGHT_REQUIRES(mutex) {
+    std::size_t asynchronous = 0;
+    for (call_type* c = chain; c != nullptr;) {
+      call_type* const next = c->next;
+      if (c->leader == std::this_thread::get_id()) {
+        forget_followers(*c);
+      } else {
+        if (lose(*c, lost)) ++asynchronous;
+      }
+      c = next;
+    }
+    return asynchronous;
+  }
+
   void forget_followers(call_type& c) noexcept SINGLEFLIGHT_REQUIRES(mutex) {
     if (!c.shared) return;
     const std::size_t gone = c.followers();
@@ -307,7 +325,7 @@ class alignas(64) call_map {
   /// Takes out a call that a forked child will never end. Returns: whether it is asynchronous.
   bool lose(call_type& c, [[maybe_unused]] const std::exception_ptr& why) noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
-    unlist(c);
+    take_out(c);
     --stats_.in_flight;
     if (!c.shared) return false;
     stats_.waiting -= c.shared->waiters;
@@ -346,7 +364,8 @@ class alignas(64) call_map {
   };
   std::size_t bucket_count_ SINGLEFLIGHT_GUARDED_BY(mutex) = first_buckets;  // a power of two
   int shift_ SINGLEFLIGHT_GUARDED_BY(mutex) = 64 - std::countr_zero(first_buckets);
-  std::size_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;
+  std::uint32_t listed_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;       // more would not fit into memory
+  call_type* unlisted_ SINGLEFLIGHT_GUARDED_BY(mutex) = nullptr;  // the first of those in flight
   group_stats stats_ SINGLEFLIGHT_GUARDED_BY(mutex);
   SINGLEFLIGHT_DETAIL_NO_UNIQUE_ADDRESS key_buffer<Key> key_buffer_ SINGLEFLIGHT_GUARDED_BY(mutex);
   std::uint64_t forgets_ SINGLEFLIGHT_GUARDED_BY(mutex) = 0;

@@ -186,7 +186,11 @@ class executor_batch final
                        [](const key_type* k) { return !k->elsewhere->ended(); });
   }
 
+  /// This thread leads what is open: those who are resumed inline run user code before all has
+  /// ended.
   void fail_rest(const std::exception_ptr& why) noexcept {
+    for (key_type* const k : keys_) k->elsewhere->run_here();
+    const leading here;
     for (key_type* const k : keys_) k->elsewhere->fail(why);
   }
 
@@ -209,17 +213,16 @@ class executor_batch final
     this->was_settled();
   }
 
-  void end_rest_with([[maybe_unused]] const loaded<Value>& value) override {
-    if constexpr (copyable<loaded<Value>>) {
-      for (key_type* const k : keys_) {
-        if (k->elsewhere->ended()) continue;
-        try {
-          loaded<Value> own(value);
-          k->elsewhere->settle(own);
-        } catch (...) {  // the copy threw
-          k->elsewhere->fail(current_failure());
-          if (std::current_exception() == nullptr) throw;
-        }
+  void end_rest_with(const loaded<Value>& value, copy_function<Value> copy) override {
+    for (key_type* const k : keys_) {
+      if (k->elsewhere->ended()) continue;
+      try {
+        std::optional<loaded<Value>> own;
+        copy(own, value);
+        k->elsewhere->settle(*own);
+      } catch (...) {  // the copy threw
+        k->elsewhere->fail(current_failure());
+        if (std::current_exception() == nullptr) throw;
       }
     }
   }

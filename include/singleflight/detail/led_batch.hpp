@@ -144,21 +144,19 @@ class led_batch final : public batch_context<Key, Value> {
     this->was_settled();
   }
 
-  void end_rest_with([[maybe_unused]] const loaded<Value>& value) override {
-    if constexpr (copyable<loaded<Value>>) {
-      end_rest(false, [&](key_type& k) {
-        std::optional<loaded<Value>> own;
-        try {
-          own.emplace(value);
-        } catch (...) {
-          detail::count_failure(k.home);
-          give_failure(k, current_failure());
-          if (std::current_exception() == nullptr) throw;
-          return;
-        }
-        give(k, *own);
-      });
-    }
+  void end_rest_with(const loaded<Value>& value, copy_function<Value> copy) override {
+    end_rest(false, [&](key_type& k) {
+      std::optional<loaded<Value>> own;
+      try {
+        copy(own, value);
+      } catch (...) {
+        detail::count_failure(k.home);
+        give_failure(k, current_failure());
+        if (std::current_exception() == nullptr) throw;
+        return;
+      }
+      give(k, *own);
+    });
   }
 
   [[nodiscard]] key_state state_of(const key_type& k) const noexcept override {
@@ -212,6 +210,7 @@ class led_batch final : public batch_context<Key, Value> {
   }
 
   void fail_rest(const std::exception_ptr& why) {
+    const leading here;  // those who are resumed inline run user code while keys are still open
     end_rest(true, [&](key_type& k) { give_failure(k, why); });
   }
 

@@ -2,8 +2,10 @@
 #ifndef SINGLEFLIGHT_DETAIL_MUTEX_HPP
 #define SINGLEFLIGHT_DETAIL_MUTEX_HPP
 
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "config.hpp"
 
@@ -60,6 +62,19 @@ class SINGLEFLIGHT_DETAIL_TSA(capability("mutex")) mutex {
  public:
   void lock() noexcept SINGLEFLIGHT_DETAIL_TSA(acquire_capability()) { mutex_.lock(); }
   void unlock() noexcept SINGLEFLIGHT_DETAIL_TSA(release_capability()) { mutex_.unlock(); }
+
+  /// Locks the mutex unless it stays locked for much longer than code of the library holds it.
+  /// Returns: whether it has locked it.
+  [[nodiscard]] bool lock_unless_held() noexcept
+      SINGLEFLIGHT_DETAIL_TSA(try_acquire_capability(true)) {
+    if (mutex_.try_lock()) return true;
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+    while (std::chrono::steady_clock::now() < limit) {
+      if (mutex_.try_lock()) return true;
+      std::this_thread::yield();
+    }
+    return false;
+  }
 
   /// For `std::condition_variable`, which waits with no other.
   [[nodiscard]] std::mutex& standard() noexcept { return mutex_; }

@@ -75,7 +75,9 @@ class owned_calls {
   /// Notes that this thread has given the call to its executor, unless another runs it already.
   void disown(member& m) noexcept {
     const lock guard(mutex_);
-    if (is_owned_here(m)) set_owner(m, {});
+    if (!is_owned_here(m)) return;
+    set_owner(m, {});
+    if (drops_queued_) changed_.notify_one();
   }
 
   /// Notifies the one destructor that may wait, and under the mutex: once that is released, the
@@ -83,7 +85,7 @@ class owned_calls {
   void remove(member& m) noexcept {
     const lock guard(mutex_);
     unlink(m);
-    if (first_ == nullptr) empty_.notify_one();
+    if (first_ == nullptr) changed_.notify_one();
   }
 
   /// Whether no call is on an executor.
@@ -111,8 +113,9 @@ class owned_calls {
   /// Returns: the list to wait in until no asynchronous call is left; null if none is left now.
   /// Throws: `std::bad_alloc`.
   [[nodiscard]] std::shared_ptr<waiter_list> until_drained() {
+    auto made = std::make_shared<waiter_list>();  // before the lock: a new-handler may call exit
     const lock guard(mutex_);
-    if (drained_ == nullptr) drained_ = std::make_shared<waiter_list>();
+    if (drained_ == nullptr) drained_ = std::move(made);
     awaited_.store(true);
     // After that: the last call looks for it when it has counted itself out.
     return asynchronous() == 0 ? nullptr : drained_;
@@ -128,10 +131,23 @@ class owned_calls {
   }
 
   /// As `wait`, where this thread ends the process: it may be the one that would run what is
-  /// queued, or lead a call that the others wait for.
+  /// queued, which it drops, or lead a call that the others wait for.
   [[nodiscard]] bool end_at_exit() noexcept {
-    while (const std::shared_ptr<member> queued = find_queued()) queued->drop();
-    return calls_led_by_this_thread > 0 ? empty() : wait();
+    for (;;) {
+      std::shared_ptr<member> queued;
+      {
+        const lock guard(mutex_);
+        queued = find_queued();
+        if (queued == nullptr) {
+          if (first_ == nullptr) return true;
+          if (calls_led_by_this_thread > 0 || this_thread_owns_one()) return false;
+          drops_queued_ = true;
+          wait_for_a_change();
+          continue;
+        }
+      }
+      queued->drop();
+    }
   }
 
   // What happens to it when the process forks: see fork.hpp.
@@ -149,7 +165,7 @@ class owned_calls {
       unlink(*m);
     }
     if (drained_ != nullptr) drained_->forget_all();
-    std::construct_at(&empty_);  // a thread that is gone may have waited on it
+    std::construct_at(&changed_);  // a thread that is gone may have waited on it
     mutex_.renew_after_fork();
   }
 
@@ -173,15 +189,14 @@ class owned_calls {
     return false;
   }
 
-  /// Releases the mutex until the last call may have gone.
+  /// Releases the mutex until the last call may have gone, or one may be queued.
   void wait_for_a_change() noexcept SINGLEFLIGHT_REQUIRES(mutex_) SINGLEFLIGHT_NOT_ANALYSED {
     std::unique_lock guard(mutex_.standard(), std::adopt_lock);
-    empty_.wait(guard);
+    changed_.wait(guard);
     guard.release();
   }
 
-  [[nodiscard]] std::shared_ptr<member> find_queued() noexcept {
-    const lock guard(mutex_);
+  [[nodiscard]] std::shared_ptr<member> find_queued() const noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
     for (member* m = first_; m != nullptr; m = m->next_) {
       if (m->owner_ != std::thread::id()) continue;
       if (std::shared_ptr<member> kept = m->keep()) return kept;
@@ -190,8 +205,10 @@ class owned_calls {
   }
 
   mutex mutex_;
-  std::condition_variable empty_;
+  std::condition_variable changed_;
   member* first_ SINGLEFLIGHT_GUARDED_BY(mutex_) = nullptr;  // of the calls on executors
+  /// Whether the destructor waits at exit: it wants to know of a call that is queued.
+  bool drops_queued_ SINGLEFLIGHT_GUARDED_BY(mutex_) = false;
   /// Null if nobody has waited since the last was left.
   std::shared_ptr<waiter_list> drained_ SINGLEFLIGHT_GUARDED_BY(mutex_);
 

@@ -16,8 +16,9 @@
 
 namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 
-/// How many calls this thread leads, one inside the other. Only a thread that leads a call can
-/// close a circle of waits, so only such a thread looks for circles.
+/// How many calls this thread leads, one inside the other, and how many hooks of observers it runs,
+/// during which it may lead some. Only a thread that leads a call can close a circle of waits, so
+/// only such a thread looks for circles.
 SINGLEFLIGHT_DETAIL_ONE_PER_PROCESS inline constinit thread_local std::size_t
     calls_led_by_this_thread = 0;
 

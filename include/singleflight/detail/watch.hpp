@@ -358,7 +358,15 @@ class watch {
     return [this, named]() noexcept { begun_.tell_left(observer_, leaving::stop, named); };
   }
 
-  /// Waits for the call that the caller has joined, and tells of the end of the wait.
+  /// Tells that the caller has joined a call, waits for it, and tells of the end of the wait.
+  template <class K, class Waiter, class Home>
+  auto follow(const K& key, Waiter& waiter, Home& home, entry& me) {
+    if constexpr (want::joined) waiter.not_yet();
+    tell_joined(key);
+    return wait(key, waiter, home, me);
+  }
+
+  /// As above for a caller of which it was told that it has joined the call.
   template <class K, class Waiter, class Home>
   auto wait(const K& key, Waiter& waiter, Home& home, entry& me) {
     struct end {
@@ -455,7 +463,7 @@ class watch<Observer, Key, false> {
   template <class Base>
   static void tell_began_elsewhere(Base&) noexcept {}
   template <class K, class Waiter, class Home>
-  static auto wait(const K&, Waiter& waiter, Home& home, entry& me) {
+  static auto follow(const K&, Waiter& waiter, Home& home, entry& me) {
     return waiter.wait(home, me);
   }
   template <class Waiter, class Home>

@@ -3,4 +3,4 @@
 # file: group.hpp
 # scenario: observed
 # oracle: an observer is told under a lock
-s/      lock.unlock\(\);\n      if \(refusal\) refuse\(key, \*refusal, seen\);\n      seen.tell_joined\(key\);/      if (!refusal) seen.tell_joined(key);\n      lock.unlock();\n      if (refusal) refuse(key, *refusal, seen);/
+s/      lock.unlock\(\);\n      if \(refusal\) refuse\(key, \*refusal, seen\);\n      if \(auto answer = seen.follow/      if (!refusal) seen.tell_joined(key);\n      lock.unlock();\n      if (refusal) refuse(key, *refusal, seen);\n      if (auto answer = seen.follow/

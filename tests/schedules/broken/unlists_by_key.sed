@@ -3,4 +3,4 @@
 # file: detail/call_map.hpp
 # scenario: forget
 # oracle: a call was unlisted that nobody may unlist
-s/if \(c.listed\(\)\) unlist\(c\);\n    key_buffer_/if (call_type* any = buckets_[c.hash >> shift_]) unlist(*any);\n    key_buffer_/
+s/take_out\(c\);\n    key_buffer_/if (call_type* any = buckets_[c.hash >> shift_]) take_out(*any);\n    key_buffer_/
