@@ -62,7 +62,7 @@ FLEET = [
      "std::chrono::floor<milliseconds>(asked)"),
     ("no jitter", "random_between(1 - options_.jitter, 1 + options_.jitter)", "random_between(1, 1)"),
     ("jitter only upwards", "random_between(1 - options_.jitter, 1 + options_.jitter)", "random_between(1, 1 + options_.jitter)"),
-    ("jitter rounds down to nothing", "std::max(milliseconds(changed), milliseconds(1))", "milliseconds(changed)"),
+    ("jitter rounds down to nothing", "(std::max)(milliseconds(changed), milliseconds(1))", "milliseconds(changed)"),
     ("a fork keeps its tokens", "static_cast<long long>(::getpid())", "0LL"),
     ("tokens do not differ by number", "+ '-' + std::to_string(number)", ""),
     ("tokens do not differ by fleet", "return identity_ + '-'", "return std::string(1, '-')"),
