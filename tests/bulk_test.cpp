@@ -176,6 +176,31 @@ TEST(BulkLoader, ThatReturnsAnotherKeyHasNotLoadedTheOneAskedFor) {
   EXPECT_EQ(flights.stats().failed, 1U);
 }
 
+// Cut to 32 bits, the row of one user would be another's.
+TEST(BulkLoader, HasNoKeyThatIsANumberBeyondTheRangeOfKey) {
+  const std::int64_t beyond = 7 + (std::int64_t{1} << 32);
+  const auto why = std::make_exception_ptr(1);
+  singleflight::group<std::uint32_t, int> flights;
+  const auto rows = flights.do_many({7U, 8U, 9U}, [&](auto& missing) {
+    EXPECT_FALSE(missing.set(beyond, 1));
+    EXPECT_FALSE(missing.set(beyond - (std::int64_t{2} << 32), 1));
+    EXPECT_FALSE(missing.fail(beyond, why));
+    EXPECT_TRUE(missing.set(std::uint64_t{7}, 2));
+    EXPECT_TRUE(missing.fail(8, why));
+    return std::map<std::int64_t, int>{{beyond + 2, 1}};
+  });
+  EXPECT_EQ(rows[0].value(), 2);
+  EXPECT_EQ(rows[1].error(), why);
+  EXPECT_EQ(support::call_error_of(rows[2].error()), std::errc::no_such_file_or_directory);
+  singleflight::group<int, void> done;
+  const auto done_rows = done.do_many({-1, 1}, [](auto& missing) {
+    EXPECT_FALSE(missing.set(0xFFFF'FFFFU));
+    EXPECT_TRUE(missing.set(1U));
+  });
+  EXPECT_FALSE(done_rows[0].has_value());
+  EXPECT_TRUE(done_rows[1].has_value());
+}
+
 // https://github.com/epicweb-dev/cachified/issues/153: the callers of the others hung.
 TEST(BulkLoader, ThatGivesFewerValuesThanKeysFailsTheOthersAndFreesThem) {
   group flights;

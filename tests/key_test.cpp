@@ -11,11 +11,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <singleflight/group.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "support.hpp"
 
@@ -278,7 +282,10 @@ TEST(IntegerKey, BeyondTheRangeOfKeyIsRefused) {
   EXPECT_THROW(g.forget(-1), std::invalid_argument);
   group<int, int> small;
   EXPECT_THROW((void)small.do_call(0x8000'0000U, load), std::invalid_argument);
+  enum number : int { minus_one = -1, seven = 7 };
+  EXPECT_THROW((void)g.do_call(minus_one, load), std::invalid_argument);
   EXPECT_EQ(g.stats().led + small.stats().led, 0U);
+  EXPECT_EQ(*g.do_call(seven, [](std::uint64_t key) { return static_cast<int>(key); }), 7);
 }
 
 template <class K, class Key>
@@ -296,6 +303,64 @@ static_assert(fits<float, double> && fits<int, double> && !fits<std::int64_t, do
 static_assert(!fits<unscoped, std::uint32_t> && fits<unscoped, std::uint64_t>);
 static_assert(fits<const char*, std::string> &&
               fits<double, std::string>);  // other errors' business
+
+using std::pair;
+using std::tuple;
+template <class T>
+using maybe = std::optional<T>;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+using singleflight::detail::is_view;
+static_assert(is_view<const unsigned char*> && is_view<signed char*> && is_view<const char8_t*>);
+static_assert(is_view<std::variant<int, std::string_view>> && !is_view<std::variant<int, char>>);
+static_assert(is_view<std::array<std::string_view, 2>> && !is_view<std::array<std::string, 2>>);
+static_assert(is_view<std::vector<pair<int, const char*>>> && !is_view<std::vector<int*>>);
+
+// The converting constructors of these cut numbers where no compiler warns.
+static_assert(!fits<maybe<u64>, maybe<u32>> && !fits<u64, maybe<u32>> && !fits<u64&, maybe<u32>>);
+static_assert(fits<maybe<u32>, maybe<u64>> && fits<u32, maybe<u64>> &&
+              fits<maybe<u32>, maybe<u32>>);
+static_assert(fits<std::nullopt_t, maybe<u32>> && fits<maybe<const char*>, maybe<std::string>>);
+static_assert(!fits<pair<u64, int>, pair<u32, int>> && !fits<pair<int, u64>, pair<int, u32>>);
+static_assert(fits<pair<u32, const char*>, pair<u64, std::string>>);
+static_assert(!fits<tuple<u64>, tuple<u32>> && !fits<u64, tuple<u32>> && fits<u32, tuple<u64>>);
+static_assert(!fits<tuple<int, u64&>, tuple<int, u32>> && fits<tuple<int, u32>, tuple<int, u64>>);
+static_assert(!fits<pair<int, u64>, tuple<int, u32>> && fits<pair<int, u32>, tuple<int, u32>>);
+static_assert(!fits<pair<int, maybe<tuple<u64>>>, pair<int, maybe<tuple<u32>>>>);
+static_assert(!fits<unscoped, maybe<u32>> && fits<tuple<>, tuple<>>);
+
+using singleflight::detail::is_in_range;
+static_assert(is_in_range<std::uint32_t>(7LL) && !is_in_range<std::uint32_t>(7 + (1LL << 32)));
+static_assert(!is_in_range<std::uint32_t>(-1) && !is_in_range<int>(0xFFFF'FFFFU));
+static_assert(is_in_range<int>(-1LL) && is_in_range<bool>(1) && !is_in_range<bool>(2));
+
+struct no_hash {
+  template <class Key>
+  std::size_t operator()(const Key&) const noexcept {
+    return 0;
+  }
+};
+
+TEST(IntegerKey, BeyondTheRangeOfAPartOfKeyIsRefused) {
+  const auto load = [] { return 42; };
+  group<maybe<u64>, int> optionals;
+  EXPECT_THROW((void)optionals.do_call(-1, load), std::invalid_argument);
+  EXPECT_THROW((void)optionals.do_call(maybe<int>(-1), load), std::invalid_argument);
+  EXPECT_EQ(*optionals.do_call(maybe<int>(), load), 42);
+  EXPECT_EQ(*optionals.do_call(std::nullopt, load), 42);
+  EXPECT_EQ(*optionals.do_call(7, [](const auto& key) { return static_cast<int>(*key); }), 7);
+  group<pair<u64, u64>, int, no_hash> pairs;
+  EXPECT_THROW((void)pairs.do_call(pair(-1, 1), load), std::invalid_argument);
+  EXPECT_THROW((void)pairs.do_call(pair(1, -1), load), std::invalid_argument);
+  EXPECT_EQ(*pairs.do_call(pair(1, 1), load), 42);
+  group<tuple<u64, maybe<u64>>, int, no_hash> tuples;
+  EXPECT_THROW((void)tuples.do_call(tuple(1, maybe<int>(-1)), load), std::invalid_argument);
+  EXPECT_THROW((void)tuples.do_call(pair(-1, 1), load), std::invalid_argument);
+  EXPECT_EQ(*tuples.do_call(pair(1, 1), load), 42);
+  group<tuple<u64>, int, no_hash> ones;
+  EXPECT_THROW((void)ones.do_call(-1, load), std::invalid_argument);
+  EXPECT_EQ(*ones.do_call(1, load), 42);
+}
 
 // Neighbours, and multiples of a power of two as `tenant << 32` makes them, spread over the shards.
 TEST(IntegerKeys, SpreadOverTheShardsWhateverTheirStride) {

@@ -18,6 +18,7 @@
 #include <singleflight/read_through.hpp>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <tuple>
@@ -180,6 +181,60 @@ TEST_F(ReadThrough, TakesEveryFormOfLoader) {
 #endif
 }
 
+// An optional would convert them where no compiler warns.
+TEST_F(ReadThrough, TakesWhatConvertsToItsValue) {
+  reader<> r(cache, exact);
+  EXPECT_EQ(r.get("a", [] { return short{1}; }), 1);
+  EXPECT_EQ(r.get("b", [] { return std::optional<short>(2); }), 2);
+  EXPECT_EQ(r.get("c", [] { return std::optional<short>(); }), std::nullopt);
+  EXPECT_EQ(r.get("d", [] { return keep{short{4}, 1s}; }), 4);
+  EXPECT_EQ(r.get("e", [] { return keep{std::optional<short>(5), 1s}; }), 5);
+  EXPECT_EQ(r.get("f", [] { return std::nullopt; }), std::nullopt);
+  struct row {
+    operator std::optional<int>() const { return 7; }
+  };
+  EXPECT_EQ(r.get("g", [] { return row(); }), 7);
+  EXPECT_EQ(cache.find("b")->value, 2);
+  EXPECT_EQ(cache.find("c")->value, std::nullopt);
+}
+
+template <class Key>
+struct forgetful_cache {
+  std::optional<cache_entry<int>> find(const Key& /*key*/) { return std::nullopt; }
+  void put(const Key& /*key*/, const cache_entry<int>& /*e*/) {}
+  void erase(const Key& /*key*/) {}
+};
+
+TEST(ReadThroughKey, BeyondTheRangeOfKeyIsRefused) {
+  using key = std::uint64_t;
+  forgetful_cache<key> none;
+  singleflight::read_through<key, int, forgetful_cache<key>&> r(none);
+  bool ran = false;
+  EXPECT_THROW(std::ignore = r.get(-1, [&] { return static_cast<int>(ran = true); }),
+               std::invalid_argument);
+  EXPECT_THROW(r.invalidate(-1), std::invalid_argument);
+  EXPECT_THROW(r.write(-1, [&] { ran = true; }), std::invalid_argument);
+  EXPECT_FALSE(ran);
+  EXPECT_EQ(r.get(7, [](key own) { return static_cast<int>(own); }), 7);
+}
+
+struct transparent_hash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
+};
+
+TEST(ReadThroughKey, IsWhatTheGroupTakes) {
+  forgetful_cache<std::string> none;
+  singleflight::read_through<std::string, int, forgetful_cache<std::string>&,
+                             singleflight::no_refresh, transparent_hash, std::equal_to<>>
+      r(none);
+  const auto length = [](const std::string& key) { return static_cast<int>(key.size()); };
+  EXPECT_EQ(r.get(std::string_view("key"), length), 3);
+  EXPECT_EQ(r.get({"keyhole", 3}, {.attempts = 2}, length), 3);
+  r.invalidate(std::string_view("key"));
+  r.write({"keyhole", 3}, [] {});
+}
+
 // https://github.com/ZiggyCreatures/FusionCache/issues/628: the time was taken after the load.
 TEST_F(ReadThrough, CountsTheLifetimeFromTheBeginningOfTheLoad) {
   reader<> r(cache, exact);
@@ -279,6 +334,10 @@ TEST_F(ReadThrough, KeepsNothingLongerThanTheClockCanCount) {
   reader<> r(cache, {.lifetime = std::chrono::hours::max(), .jitter = 0, .stale = 1h});
   test_clock::pass(1s);
   EXPECT_EQ(get(r), 1);
+  std::ignore = r.get("b", [] { return keep{7, std::chrono::hours::max()}; });
+  EXPECT_EQ(cache.find("b")->fresh_until, test_clock::time_point::max());
+  std::ignore = r.get("c", [] { return keep{7, std::chrono::hours::min()}; });
+  EXPECT_EQ(cache.find("c"), std::nullopt);
   EXPECT_EQ(cache.find("a")->fresh_until, test_clock::time_point::max());
   EXPECT_EQ(cache.find("a")->usable_until, test_clock::time_point::max());
 }

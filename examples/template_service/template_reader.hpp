@@ -102,8 +102,8 @@ class template_reader {
 
   details_json get_alone(const template_key& key) {
     if (const std::optional<entry> hit = find(key)) return *hit->value;
-    const auto [details, kept_for] = loaded(store_.load(key));
-    cache_.put(key, details, kept_for);
+    details_json details = store_.load(key);
+    cache_.put(key, details, lifetime(details != nullptr));
     return details;
   }
 

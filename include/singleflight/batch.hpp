@@ -2,6 +2,7 @@
 #ifndef SINGLEFLIGHT_BATCH_HPP
 #define SINGLEFLIGHT_BATCH_HPP
 
+#include <concepts>
 #include <cstddef>
 #include <exception>
 #include <iterator>
@@ -13,6 +14,7 @@
 #include "detail/assert.hpp"
 #include "detail/bulk_keys.hpp"
 #include "detail/config.hpp"
+#include "detail/key.hpp"
 #include "detail/loader.hpp"
 #include "detail/traits.hpp"
 
@@ -129,15 +131,20 @@ class batch {
 
   /// Settles a key with its value. Returns: whether it is one of these keys; if not, the value is
   /// dropped. Throws: what hash and equality throw. Complexity: one hash, one lock.
-  bool set(const Key& key, detail::loaded<Value> value) requires(!std::is_void_v<Value>) {
-    key_type* const found = all_.find(key);
+  ///
+  /// `key` is a `Key` or converts to one without loss. A number beyond the range of an integer `Key`
+  /// is none of these keys.
+  template <class K = Key>
+  bool set(const K& key, detail::loaded<Value> value) requires(!std::is_void_v<Value>) {
+    key_type* const found = find(key);
     if (found != nullptr) all_.end_with(*found, value);
     return found != nullptr;
   }
   /// The same where `Value` is `void`.
-  bool set(const Key& key) requires std::is_void_v<Value> {
+  template <class K = Key>
+  bool set(const K& key) requires std::is_void_v<Value> {
     detail::loaded<Value> done;
-    key_type* const found = all_.find(key);
+    key_type* const found = find(key);
     if (found != nullptr) all_.end_with(*found, done);
     return found != nullptr;
   }
@@ -146,8 +153,9 @@ class batch {
   /// Precondition: `why` is not null. Complexity: as `set_at`, as `set`.
   void fail_at(std::size_t i, std::exception_ptr why) { all_.fail(at(i), checked(std::move(why))); }
   /// As above, by key. Returns: false, with no effect, if the batch does not have the key.
-  bool fail(const Key& key, std::exception_ptr why) {
-    key_type* const found = all_.find(key);
+  template <class K = Key>
+  bool fail(const K& key, std::exception_ptr why) {
+    key_type* const found = find(key);
     if (found != nullptr) all_.fail(*found, checked(std::move(why)));
     return found != nullptr;
   }
@@ -179,6 +187,22 @@ class batch {
   [[nodiscard]] key_type& at(std::size_t i) const noexcept {
     SINGLEFLIGHT_ASSERT(i < keys_.size(), "a batch has no key of that number");
     return *keys_[i];
+  }
+  template <class K>
+  [[nodiscard]] key_type* find(const K& key) const {
+    using from = detail::number_of<K>;
+    constexpr bool converts = std::is_convertible_v<const K&, Key>;
+    if constexpr (std::same_as<K, Key>) {
+      return all_.find(key);
+    } else if constexpr (converts && std::integral<Key> && std::integral<from>) {
+      return detail::is_in_range<Key, from>(key) ? all_.find(static_cast<Key>(key)) : nullptr;
+    } else {
+      constexpr bool without_loss = converts && detail::converts_without_loss<const K&, Key>();
+      static_assert(without_loss,
+                    "singleflight: the key that a bulk loader settles must convert to Key without "
+                    "loss; convert it in sight of the reader");
+      if constexpr (without_loss) return all_.find(key);
+    }
   }
   [[nodiscard]] static std::exception_ptr checked(std::exception_ptr why) noexcept {
     SINGLEFLIGHT_ASSERT(why != nullptr, "a key must not fail with a null exception_ptr");

@@ -20,6 +20,7 @@
 
 #include "detail/config.hpp"
 #include "detail/random.hpp"
+#include "detail/saturating_time.hpp"
 #include "keep.hpp"
 
 #if __has_include(<unistd.h>)
@@ -231,7 +232,7 @@ class fleet {
   ///   once, and loaded again.
   /// Throws: what `fn` and `Codec::encode` throw, `std::bad_alloc`; nothing of the store's.
   template <class Fn>
-  [[nodiscard]] Value load(std::string_view key, std::chrono::milliseconds lifetime, Fn&& fn) {
+  [[nodiscard]] Value load(std::string_view key, detail::saturating_duration lifetime, Fn&& fn) {
     static_assert(returns_value<Fn> || returns_keep<Fn>,
                   "singleflight: the loader of a fleet takes no argument and returns a Value or a "
                   "singleflight::keep<Value>");
@@ -434,7 +435,7 @@ class fleet {
   }
 
   template <class Fn>
-  static keep<Value> run(Fn& fn, std::chrono::milliseconds lifetime) {
+  static keep<Value> run(Fn& fn, detail::saturating_duration lifetime) {
     if constexpr (returns_keep<Fn>) {
       return std::invoke(fn);
     } else {
@@ -445,13 +446,13 @@ class fleet {
   template <class Fn>
   static Value run_alone(counter& why, Fn& fn) {
     count(why);
-    return run(fn, {}).value;
+    return run(fn, std::chrono::seconds(0)).value;
   }
 
   /// Runs the loader, and fills if this caller holds the lease. `lost` counts results that were not
   /// stored.
   template <class Fn>
-  Value lead(std::string_view key, std::string_view token, std::chrono::milliseconds lifetime,
+  Value lead(std::string_view key, std::string_view token, detail::saturating_duration lifetime,
              Fn& fn, counter* lost) {
     held_lease lease(*this, key, token);
     keep<Value> result = run(fn, lifetime);
@@ -462,10 +463,10 @@ class fleet {
     return std::move(result.value);
   }
 
-  std::chrono::milliseconds jittered(std::chrono::milliseconds lifetime) {
+  std::chrono::milliseconds jittered(detail::saturating_duration asked) {
     using std::chrono::milliseconds;
-    if (lifetime <= milliseconds::zero()) return milliseconds::zero();
-    lifetime = (std::min)(lifetime, longest);
+    if (asked <= milliseconds::zero()) return milliseconds::zero();
+    const auto lifetime = (std::min)(std::chrono::floor<milliseconds>(asked), longest);
     const double factor = detail::random_between(1 - options_.jitter, 1 + options_.jitter);
     const auto changed = static_cast<std::int64_t>(static_cast<double>(lifetime.count()) * factor);
     return (std::max)(milliseconds(changed), milliseconds(1));

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "detail/config.hpp"
+#include "detail/saturating_time.hpp"
 
 namespace singleflight::inline SINGLEFLIGHT_ABI {
 
@@ -15,12 +16,12 @@ struct keep {
   Value value;
   /// How long the cache may keep it. Zero or less: it is given to the callers that wait, and not
   /// kept.
-  std::chrono::milliseconds lifetime;
+  detail::saturating_duration lifetime = std::chrono::seconds(0);
 };
 
 /// `keep{row, 5s}` deduces the type of the value.
 template <class Value>
-keep(Value, std::chrono::milliseconds) -> keep<Value>;
+keep(Value, detail::saturating_duration) -> keep<Value>;
 
 }  // namespace singleflight::inline SINGLEFLIGHT_ABI
 

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "detail/config.hpp"
+#include "detail/key.hpp"
 #include "detail/loader.hpp"
 #include "detail/random.hpp"
 #include "detail/saturating_time.hpp"
@@ -147,9 +148,86 @@ class read_through {
   ///
   /// `load` is a loader as of `group::do_call`. It returns a `Value`, or a `std::optional<Value>`
   /// that is empty if there is none, or `keep{one of the two, lifetime}`.
-  template <class Fn>
-  std::optional<Value> get(const Key& key, const call_options& options, Fn&& load) {
+  ///
+  /// `key`, here and below, is what a group takes as a key: a `Key`, or what converts to one without
+  /// loss. A number beyond the range of an integer `Key` is a `std::invalid_argument`.
+  template <class K = Key, class Fn>
+  std::optional<Value> get(K&& key, const call_options& options, Fn&& load) {
     check_loader<Fn>();
+    return read(own_key(std::forward<K>(key)), options, std::forward<Fn>(load));
+  }
+
+  /// As above, waiting for as long as it takes.
+  template <class K = Key, class Fn>
+  std::optional<Value> get(K&& key, Fn&& load) {
+    return get(std::forward<K>(key), call_options{}, std::forward<Fn>(load));
+  }
+
+  /// Has no caller get what was read before now, nor a cache keep it: for a writer, after its
+  /// write.
+  /// Throws: what hash, equality and the erase of the cache throw. In the last case the cache may
+  ///   still have the entry.
+  template <class K = Key>
+  void invalidate(K&& key) {
+    drop(own_key(std::forward<K>(key)));
+  }
+
+  /// Runs `store`, which writes, and invalidates the key, also if `store` throws, or its thread
+  /// ends in there: it may have written.
+  /// Returns: what `store` returns. Throws: what `store` throws; else as `invalidate`. If no key can
+  ///   be made of what was given, `store` does not run.
+  template <class K = Key, class Fn>
+  std::invoke_result_t<Fn> write(K&& given, Fn&& store) {
+    using stored = std::invoke_result_t<Fn>;
+    const Key& key = own_key(std::forward<K>(given));
+    if constexpr (std::is_void_v<stored>) {
+      store_or_drop(key, std::forward<Fn>(store));
+      drop(key);
+    } else {
+      stored result = store_or_drop(key, std::forward<Fn>(store));
+      drop(key);
+      return static_cast<stored&&>(result);
+    }
+  }
+
+  /// Returns: the counters, each read at some time during the call.
+  [[nodiscard]] read_stats stats() const noexcept {
+    return {hits_,         stale_hits_, misses_, second_look_hits_, loads_,
+            failed_loads_, not_put_,    undone_, cache_errors_};
+  }
+
+  /// Returns: the group by which callers share a load. Its values are entries. For its `stats`, and
+  ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again,
+  ///   erase.
+  [[nodiscard]] group_type& flights() noexcept { return flights_; }
+  /// As above, to be looked at.
+  [[nodiscard]] const group_type& flights() const noexcept { return flights_; }
+
+  /// Returns: the cache.
+  [[nodiscard]] std::remove_reference_t<Cache>& cache() noexcept { return cache_; }
+
+ private:
+  using counter = std::atomic<std::uint64_t>;
+  using time_point = typename Clock::time_point;
+  using duration = std::chrono::steady_clock::duration;
+  static constexpr bool refreshes = !std::same_as<Executor, no_refresh>;
+
+  static void count(counter& c) noexcept { c.fetch_add(1, std::memory_order_relaxed); }
+
+  /// Returns: the key that a caller gives, or a `Key` made of it, which is what a cache takes.
+  template <class K>
+  [[nodiscard]] static decltype(auto) own_key(K&& key) {
+    if constexpr (std::same_as<std::remove_cvref_t<K>, Key>) {
+      return std::as_const(key);
+    } else {
+      return Key(detail::lookup_key<Key, Hash, KeyEqual>(std::forward<K>(key)));
+    }
+  }
+
+  // --- Loading -----------------------------------------------------------------------------------
+
+  template <class Fn>
+  std::optional<Value> read(const Key& key, const call_options& options, Fn&& load) {
     bool cache_answers = true;
     std::optional<entry> found = find(key, cache_answers);
     const auto now = Clock::now();
@@ -182,63 +260,6 @@ class read_through {
     count(stale_hits_);
     return std::move(found->value);
   }
-
-  /// As above, waiting for as long as it takes.
-  template <class Fn>
-  std::optional<Value> get(const Key& key, Fn&& load) {
-    return get(key, call_options{}, std::forward<Fn>(load));
-  }
-
-  /// Has no caller get what was read before now, nor a cache keep it: for a writer, after its
-  /// write.
-  /// Throws: what hash, equality and the erase of the cache throw. In the last case the cache may
-  ///   still have the entry.
-  void invalidate(const Key& key) {
-    flights_.forget(key);
-    cache_.erase(key);
-  }
-
-  /// Runs `store`, which writes, and invalidates the key, also if `store` throws, or its thread
-  /// ends in there: it may have written.
-  /// Returns: what `store` returns. Throws: what `store` throws; else as `invalidate`.
-  template <class Fn>
-  std::invoke_result_t<Fn> write(const Key& key, Fn&& store) {
-    using stored = std::invoke_result_t<Fn>;
-    if constexpr (std::is_void_v<stored>) {
-      store_or_invalidate(key, std::forward<Fn>(store));
-      invalidate(key);
-    } else {
-      stored result = store_or_invalidate(key, std::forward<Fn>(store));
-      invalidate(key);
-      return static_cast<stored&&>(result);
-    }
-  }
-
-  /// Returns: the counters, each read at some time during the call.
-  [[nodiscard]] read_stats stats() const noexcept {
-    return {hits_,         stale_hits_, misses_, second_look_hits_, loads_,
-            failed_loads_, not_put_,    undone_, cache_errors_};
-  }
-
-  /// Returns: the group by which callers share a load. Its values are entries. For its `stats`, and
-  ///   for `do_many`, whose loader then follows the same rule: put unless forgotten, look again,
-  ///   erase.
-  [[nodiscard]] group_type& flights() noexcept { return flights_; }
-  /// As above, to be looked at.
-  [[nodiscard]] const group_type& flights() const noexcept { return flights_; }
-
-  /// Returns: the cache.
-  [[nodiscard]] std::remove_reference_t<Cache>& cache() noexcept { return cache_; }
-
- private:
-  using counter = std::atomic<std::uint64_t>;
-  using time_point = typename Clock::time_point;
-  using duration = std::chrono::steady_clock::duration;
-  static constexpr bool refreshes = !std::same_as<Executor, no_refresh>;
-
-  static void count(counter& c) noexcept { c.fetch_add(1, std::memory_order_relaxed); }
-
-  // --- Loading -----------------------------------------------------------------------------------
 
   /// What the leader does for all who have missed.
   template <class Fn>
@@ -317,13 +338,18 @@ class read_through {
     }
   }
 
+  void drop(const Key& key) {
+    flights_.forget(key);
+    cache_.erase(key);
+  }
+
   template <class Fn>
-  decltype(auto) store_or_invalidate(const Key& key, Fn&& store) {
+  decltype(auto) store_or_drop(const Key& key, Fn&& store) {
     try {
       return std::forward<Fn>(store)();
     } catch (...) {  // also of a thread that ends in there
       try {
-        invalidate(key);
+        drop(key);
       } catch (...) {
         count(cache_errors_);
       }
@@ -339,14 +365,35 @@ class read_through {
     bool kept;
   };
 
-  [[nodiscard]] made_entry made_of(time_point began, std::optional<Value>&& value) const {
+  template <class Loaded>
+  [[nodiscard]] made_entry made_of(time_point began, Loaded&& loaded) const {
+    std::optional<Value> value = found_in(std::forward<Loaded>(loaded));
     const auto lifetime = value ? options_.lifetime : options_.absent_lifetime;
     return made_for(began, std::move(value), lifetime);
   }
 
   template <class Kept>
   [[nodiscard]] made_entry made_of(time_point began, keep<Kept>&& kept) const {
-    return made_for(began, std::move(kept.value), kept.lifetime);
+    return made_for(began, found_in(std::move(kept.value)), kept.lifetime);
+  }
+
+  /// Returns: what a loader has found. `std::optional` would convert it out of sight of compilers,
+  /// which warn here if a number is cut.
+  template <class Loaded>
+  [[nodiscard]] static std::optional<Value> found_in(Loaded&& loaded) {
+    using type = std::remove_cvref_t<Loaded>;
+    if constexpr (std::same_as<type, Value> || std::same_as<type, std::optional<Value>> ||
+                  std::same_as<type, std::nullopt_t>) {
+      return std::forward<Loaded>(loaded);
+    } else if constexpr (std::is_convertible_v<Loaded, Value>) {
+      Value value = std::forward<Loaded>(loaded);
+      return value;
+    } else if constexpr (detail::is_optional<type>) {
+      if (!loaded) return std::nullopt;
+      return found_in(*std::forward<Loaded>(loaded));
+    } else {
+      return std::forward<Loaded>(loaded);  // what converts to an optional by itself
+    }
   }
 
   [[nodiscard]] made_entry made_for(time_point began, std::optional<Value>&& value,

@@ -133,9 +133,17 @@ TEST(Fleet, StoresForAtLeastAMillisecondAndAtMostTenYears) {
     (void)fleet[0].load(key, 1ms, [] { return "v"; });
     EXPECT_EQ(fleet.leases.value(key), "v");
   }
-  (void)fleet[0].load("k", std::chrono::milliseconds::max(), [] { return "v"; });
-  EXPECT_GE(fleet.leases.lifetime("k"), 24h * 364);
-  EXPECT_LE(fleet.leases.lifetime("k"), 24h * 365 * 20);
+  (void)fleet[0].load("short", 1us, [] { return "v"; });
+  EXPECT_EQ(fleet.leases.lifetime("short"), 1ms);
+  (void)fleet[0].load("ms", std::chrono::milliseconds::max(), [] { return "v"; });
+  (void)fleet[0].load("hours", std::chrono::hours::max(), [] { return "v"; });
+  (void)fleet[0].load("keep", a_while, [] {
+    return keep{std::string("v"), std::chrono::hours::max()};
+  });
+  for (const char* key : {"ms", "hours", "keep"}) {
+    EXPECT_GE(fleet.leases.lifetime(key), 24h * 364) << key;
+    EXPECT_LE(fleet.leases.lifetime(key), 24h * 365 * 20) << key;
+  }
 }
 
 TEST(Fleet, StoresForWhatTheLoaderSays) {

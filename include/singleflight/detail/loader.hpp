@@ -26,7 +26,9 @@ enum class loader_form {
 
 template <class Fn, class Key>
 [[nodiscard]] consteval loader_form find_loader_form() {
-  if constexpr (std::is_invocable_v<Fn>) {
+  if constexpr (std::is_member_pointer_v<std::remove_cvref_t<Fn>>) {
+    return loader_form::none;  // it is invocable, but not called as functions are
+  } else if constexpr (std::is_invocable_v<Fn>) {
     return loader_form::nothing;
   } else if constexpr (std::is_invocable_v<Fn, const Key&>) {
     return loader_form::key;

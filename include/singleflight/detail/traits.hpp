@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <future>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -19,6 +20,11 @@ template <class T>
 inline constexpr bool is_complete = requires {
   sizeof(T);
 };
+
+template <class T>
+inline constexpr bool is_optional = false;
+template <class T>
+inline constexpr bool is_optional<std::optional<T>> = true;
 
 template <class T>
 inline constexpr bool is_future = false;
