@@ -222,13 +222,7 @@ class group {
   /// `owner_dead`, and it does not block if `std::exit` was called in a loader or an executor. If it
   /// was called under the lock of a shard (see 7), the calls that are queued stay as they are.
   ~group() {
-    detail::owned_calls& owned = shards_.owned();
-    const bool none_left =
-        owned.empty() ||
-        (!detail::is_in_exit() ? owned.wait()
-                               : in_flight_at_end() != unknown && owned.end_at_exit());
-    const std::size_t asynchronous = owned.asynchronous();  // first: they end meanwhile
-    if (none_left && in_flight_at_end() <= asynchronous) return;
+    if (waits_for_all()) return;
     SINGLEFLIGHT_ASSERT(detail::may_be_destroyed_by_exit(this),
                         "a group must outlive the calls that are made through it");
     shards_.keep();
@@ -944,6 +938,19 @@ class group {
           [&](const call& c) { all.emplace_back(c.key, c.waiters(), now - c.waiting_since(now)); });
       return;
     }
+  }
+
+  /// Waits for the calls on executors. Returns: whether nobody uses the shards any more.
+  [[nodiscard]] bool waits_for_all() noexcept {
+    detail::owned_calls& owned = shards_.owned();
+    if (!owned.empty()) {
+      const bool none_left = !detail::is_in_exit()
+                                 ? owned.wait()
+                                 : in_flight_at_end() != unknown && owned.end_at_exit();
+      if (!none_left) return false;
+    }
+    const std::size_t asynchronous = owned.asynchronous();  // first: they end meanwhile
+    return in_flight_at_end() <= asynchronous;
   }
 
   static constexpr auto unknown = static_cast<std::size_t>(-1);

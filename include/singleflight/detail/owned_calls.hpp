@@ -131,15 +131,17 @@ class owned_calls {
   }
 
   /// As `wait`, where this thread ends the process: it may be the one that would run what is
-  /// queued, which it drops, or lead a call that the others wait for.
+  /// queued, which it drops, or lead a call that the others wait for. Returns: false also if other
+  /// threads had calls, for one that gave a call to its executor is still in the group.
   [[nodiscard]] bool end_at_exit() noexcept {
-    for (;;) {
+    for (bool others_had_some = false;;) {
       std::shared_ptr<member> queued;
       {
         const lock guard(mutex_);
+        others_had_some |= any_is_owned();
         queued = find_queued();
         if (queued == nullptr) {
-          if (first_ == nullptr) return true;
+          if (first_ == nullptr) return !others_had_some;
           if (calls_led_by_this_thread > 0 || this_thread_owns_one()) return false;
           drops_queued_ = true;
           wait_for_a_change();
@@ -185,6 +187,13 @@ class owned_calls {
   [[nodiscard]] bool this_thread_owns_one() const noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
     for (const member* m = first_; m != nullptr; m = m->next_) {
       if (is_owned_here(*m)) return true;
+    }
+    return false;
+  }
+
+  [[nodiscard]] bool any_is_owned() const noexcept SINGLEFLIGHT_REQUIRES(mutex_) {
+    for (const member* m = first_; m != nullptr; m = m->next_) {
+      if (m->owner_ != std::thread::id()) return true;
     }
     return false;
   }
