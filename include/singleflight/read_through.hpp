@@ -382,17 +382,17 @@ class read_through {
   template <class Loaded>
   [[nodiscard]] static std::optional<Value> found_in(Loaded&& loaded) {
     using type = std::remove_cvref_t<Loaded>;
-    if constexpr (std::same_as<type, Value> || std::same_as<type, std::optional<Value>> ||
-                  std::same_as<type, std::nullopt_t>) {
-      return std::forward<Loaded>(loaded);
-    } else if constexpr (std::is_convertible_v<Loaded, Value>) {
+    constexpr bool converts = !std::same_as<type, Value> &&
+                              !std::same_as<type, std::optional<Value>> &&
+                              !std::same_as<type, std::nullopt_t>;
+    if constexpr (converts && std::is_convertible_v<Loaded, Value>) {
       Value value = std::forward<Loaded>(loaded);
       return value;
-    } else if constexpr (detail::is_optional<type>) {
+    } else if constexpr (converts && detail::is_optional<type>) {
       if (!loaded) return std::nullopt;
       return found_in(*std::forward<Loaded>(loaded));
     } else {
-      return std::forward<Loaded>(loaded);  // what converts to an optional by itself
+      return std::forward<Loaded>(loaded);  // or it converts to an optional by itself
     }
   }
 

@@ -24,25 +24,28 @@ enum class loader_form {
   key_and_context
 };
 
+/// Whether it is called as functions are. A pointer to a member is invocable, but is not.
+template <class Fn, class... Args>
+inline constexpr bool is_callable =
+    std::is_invocable_v<Fn, Args...> && !std::is_member_pointer_v<std::remove_cvref_t<Fn>>;
+
 template <class Fn, class Key>
 [[nodiscard]] consteval loader_form find_loader_form() {
-  if constexpr (std::is_member_pointer_v<std::remove_cvref_t<Fn>>) {
-    return loader_form::none;  // it is invocable, but not called as functions are
-  } else if constexpr (std::is_invocable_v<Fn>) {
+  if constexpr (is_callable<Fn>) {
     return loader_form::nothing;
-  } else if constexpr (std::is_invocable_v<Fn, const Key&>) {
+  } else if constexpr (is_callable<Fn, const Key&>) {
     return loader_form::key;
 #if defined(__cpp_lib_jthread)
-  } else if constexpr (std::is_invocable_v<Fn, std::stop_token>) {
+  } else if constexpr (is_callable<Fn, std::stop_token>) {
     return loader_form::stop_token;
 #endif
-  } else if constexpr (std::is_invocable_v<Fn, const call_context&>) {
+  } else if constexpr (is_callable<Fn, const call_context&>) {
     return loader_form::context;
 #if defined(__cpp_lib_jthread)
-  } else if constexpr (std::is_invocable_v<Fn, const Key&, std::stop_token>) {
+  } else if constexpr (is_callable<Fn, const Key&, std::stop_token>) {
     return loader_form::key_and_stop_token;
 #endif
-  } else if constexpr (std::is_invocable_v<Fn, const Key&, const call_context&>) {
+  } else if constexpr (is_callable<Fn, const Key&, const call_context&>) {
     return loader_form::key_and_context;
   } else {
     return loader_form::none;
