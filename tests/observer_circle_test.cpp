@@ -239,7 +239,7 @@ TEST_F(HookOfABatchThatFails,
   support::task_queue queue;
   support::threads caller;
   caller.start([&] { (void)g.do_many_on(keys, std::ref(queue), {}, [](auto&) {}); });
-  support::await_followers(g, keys.size());
+  support::await([&] { return queue.size() == 1; }, "the task");
   queue.drop();
   caller.join();
 }
