@@ -78,7 +78,7 @@ TEST_F(Observer, IsToldOfAFollowerAndOfTheSpanOfItsLeader) {
   support::threads follower;
   span_of_this_thread = 7;
   follower.start([&] {
-    support::await([&] { return g.stats().led == 1; }, "the call");
+    support::await([&] { return told.to->count("began 1 of 7") == 1; }, "the call");
     span_of_this_thread = 8;
     (void)g.do_call(1, [] { return 0; });
   });
@@ -137,7 +137,7 @@ TEST_F(Observer, IsToldWhoLeavesAtItsStopRequest) {
   std::stop_source stop;
   support::threads follower;
   follower.start([&] {
-    support::await([&] { return g.stats().led == 1; }, "the call");
+    support::await([&] { return told.to->count("began 1") == 1; }, "the call");
     EXPECT_ANY_THROW((void)g.do_call(1, {.stop = stop.get_token()}, [] { return 0; }));
   });
   lead_until(1, [&] {
