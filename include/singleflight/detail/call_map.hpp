@@ -293,7 +293,7 @@ class alignas(64) call_map {
     bucket = &c;
   }
 
-  /// The same for one chain.
+  /// Does what `forget_other_threads` does, with the calls of one chain.
   std::size_t forget_other_threads_of(call_type* chain, const std::exception_ptr& lost) noexcept
       SINGLEFLIGHT_REQUIRES(mutex) {
     std::size_t asynchronous = 0;

@@ -20,9 +20,8 @@ namespace singleflight::inline SINGLEFLIGHT_ABI::detail {
 /// What a call tells its loader to stop with. Empty, and free, for a loader that takes no token.
 using stop_source = std::stop_source;
 
-// A function, since g++ 12 takes one that is made where a member is initialised for an uninitialised
-// one, on s390x.
-/// Returns: a source of its own. Throws: `std::bad_alloc`.
+/// Returns: a source of its own. Throws: `std::bad_alloc`. A function, since g++ 12 for s390x warns
+///   of a source that is made in the initialiser of a member.
 [[nodiscard]] inline stop_source new_stop_source() { return stop_source(); }
 [[nodiscard]] inline stop_source no_stop_source() noexcept { return stop_source(std::nostopstate); }
 
