@@ -659,6 +659,28 @@ TEST(Fork, LeavesTheChildTasksThatTouchNothing) {
   EXPECT_EQ(second.get(), 43);
 }
 
+#if defined(__cpp_lib_jthread)
+TEST(Fork, LeavesTheChildTasksOfManyKeysThatTouchNothing) {
+  auto g = std::make_unique<group>();
+  support::task_queue queue;
+  std::stop_source stop;
+  const auto leave_it_queued = [&](const auto& task) {
+    queue(task);
+    stop.request_stop();
+  };
+  const singleflight::bulk_options until_stopped{.call = {.stop = stop.get_token()}};
+  const auto rows = g->do_many_on({0, 1}, leave_it_queued, until_stopped,
+                                  [](auto&) { ADD_FAILURE() << "nobody waits"; });
+  EXPECT_FALSE(rows[0].has_value());
+  in_child([&] {
+    expect_idle(*g);
+    g.reset();  // does not wait for it
+    queue.drop();
+  });
+  queue.run();
+}
+#endif
+
 TEST(Fork, LeavesTheChildAGroupThatItCanDestroyWhileTheParentRunsALoader) {
   auto g = std::make_unique<group>();
   std::promise<void> begun, end;
@@ -1192,12 +1214,27 @@ TEST(Exit, OfTheThreadThatWouldRunWhatIsQueuedEndsTheProcessWithItsStatus) {
 
 // --- exit under the lock of a shard ----------------------------------------------------------------
 
-// A key whose copy, or whose comparison, ends the process.
+// An observer that knows whether it has been destroyed.
+struct mortal_observer {
+  inline static std::atomic<bool> destroyed = false;
+  std::shared_ptr<void> life{nullptr, [](void*) { destroyed = true; }};
+  void call_ended(const auto&, const auto&) const noexcept {
+    if (destroyed) _exit(6);
+  }
+};
+
+// A key whose copy, or whose comparison, ends the process, or does not return.
 struct exiting_key {
   enum class place { nowhere, copy, comparison };
   inline static place exits = place::nowhere;
+  inline static place stays = place::nowhere;
+  inline static std::atomic<bool> has_come = false;
   static void come_to(place here) {
     if (exits == here) std::exit(3);
+    if (stays == here) {
+      has_come = true;
+      await_the_end();
+    }
   }
 
   explicit exiting_key(int n) : number(n) {}
@@ -1214,7 +1251,15 @@ struct exiting_key {
 struct hash_of_exiting_key {
   std::size_t operator()(const exiting_key& k) const { return static_cast<std::size_t>(k.number); }
 };
-using exiting_group = singleflight::group<exiting_key, int, hash_of_exiting_key>;
+using exiting_group =
+    singleflight::group<exiting_key, int, hash_of_exiting_key, std::equal_to<>, mortal_observer>;
+
+// To be destroyed after the group.
+struct expects_the_observer_to_live {
+  ~expects_the_observer_to_live() {
+    if (mortal_observer::destroyed) _exit(5);
+  }
+};
 
 // Has a process exit in that place, while a call is queued on an executor.
 void exit_under_a_lock(exiting_key::place place, const std::function<void(exiting_group&)>& ask) {
@@ -1226,6 +1271,7 @@ void exit_under_a_lock(exiting_key::place place, const std::function<void(exitin
     ask(g);
   };
   expect_status([&] {
+    static const expects_the_observer_to_live last;
     static exiting_group g;
     exit_in(g);
   });
@@ -1249,6 +1295,20 @@ TEST(Exit, InTheComparisonOfKeysEndsTheProcessWithItsStatus) {
   const exiting_key key(0);
   exit_under_a_lock(exiting_key::place::comparison,
                     [&](exiting_group& g) { (void)g.do_call(key, [] { return 42; }); });
+}
+
+TEST(Exit, WhileAnotherThreadComparesKeysEndsTheProcessWithItsStatus) {
+  expect_status([] {
+    static const expects_the_observer_to_live last;
+    static exiting_group g;
+    static auto& queue = *new support::task_queue;
+    static const exiting_key key(0);
+    (void)g.do_async(key, std::ref(queue), [] { return 42; });
+    exiting_key::stays = exiting_key::place::comparison;
+    std::thread([] { (void)g.do_call(key, [] { return 42; }); }).detach();
+    await([] { return exiting_key::has_come.load(); }, "the other thread to have the lock");
+    std::exit(3);
+  });
 }
 
 #if !defined(SINGLEFLIGHT_TESTS_KEEP_NEW)
@@ -1295,14 +1355,6 @@ TEST(Exit, InANewHandlerThatAWaitForTheLastCallCallsEndsTheProcessWithItsStatus)
 
 // --- exit: observers and calls that go on ------------------------------------------------------------
 
-// An observer that knows whether it has been destroyed.
-struct mortal_observer {
-  inline static std::atomic<bool> destroyed = false;
-  std::shared_ptr<void> life{nullptr, [](void*) { destroyed = true; }};
-  void call_ended(const auto&, const auto&) const noexcept {
-    if (destroyed) _exit(6);
-  }
-};
 using mortal_group =
     singleflight::group<int, int, std::hash<int>, std::equal_to<int>, mortal_observer>;
 

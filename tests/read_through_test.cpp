@@ -279,6 +279,7 @@ TEST_F(ReadThrough, KeepsNothingWhoseLifetimeIsZero) {
   std::ignore = r.get("a", []() -> std::optional<int> { return std::nullopt; });
   EXPECT_EQ(cache.puts, 0);
   EXPECT_EQ(r.get("a", [] { return keep{5, 0s}; }), 5);
+  EXPECT_EQ(r.get("a", [] { return keep<int>{.value = 5}; }), 5);
   EXPECT_EQ(cache.puts, 0);
 }
 

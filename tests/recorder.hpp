@@ -79,11 +79,11 @@ struct recorder {
             std::to_string(e.followers) + span(e.leader));
   }
   void joined(const int& key, const auto& e) const noexcept {
-    ++sum->joins;
     if (!e.again) ++sum->joined;
     if (e.in_future) ++sum->in_future;
     to->add("joined " + std::to_string(key) + ' ' + std::to_string(e.followers) +
             (e.in_future ? " in_future" : "") + (e.again ? " again" : "") + span(e.leader));
+    ++sum->joins;  // last: lead_until waits for it
   }
   void wait_ended(const int& key, const auto& e) const noexcept {
     ++sum->waits;

@@ -104,6 +104,22 @@ TEST_F(AsioObserver, IsToldOfOneThatTriesAgainButCountsItOnce) {
                              "wait_ended 1 exception", "began 1 again", "ended 1 value 0"}));
 }
 
+// While it asks for them, its thread leads their calls, for the hooks.
+TEST_F(AsioObserver, LetsTheThreadThatAskedForManyKeysWaitForThem) {
+  bool is_answered = false;
+  async_call_many(
+      g, io, {1, 2}, [](auto& missing) { missing.rest(42); },
+      [&](const std::exception_ptr&, const auto&) { is_answered = true; });
+  support::threads other;
+  other.start([&] {
+    support::await([&] { return g.stats().waiting == 3; }, "the other thread to wait");
+    run();
+  });
+  EXPECT_EQ(*g.do_call(1, must_not_load), 42);
+  other.join();
+  EXPECT_TRUE(is_answered);
+}
+
 TEST_F(AsioObserver, IsToldWhoLeavesByItsSlot) {
   answer joins, begins;
   asio::cancellation_signal first, second;

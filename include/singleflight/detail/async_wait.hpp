@@ -166,15 +166,13 @@ class async_wait : public waiter_node {
 
   /// Leaves the call if it waits for one. To be called by the destructor of the final class, before
   /// anything of it is gone.
-  /// Returns: false if it did not wait, or is being resumed.
-  bool abandon() noexcept {
+  void abandon() noexcept {
     ignore_stops();
     if (chosen_ != nullptr && chosen_->gone != nullptr) *chosen_->gone = true;
     const bool waited = leave_list();  // first: its hook may wait until the call has ended
     tell_left(reason::caller_gone);
     // Who was stopped has left already.
     if (waited && !why_) detail::take_leave(*handle_->home, *handle_, began_, reason::caller_gone);
-    return waited;
   }
 
   /// Makes the caller leave, on any thread: it is resumed with the reason, unless it is being
