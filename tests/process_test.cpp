@@ -1214,15 +1214,6 @@ TEST(Exit, OfTheThreadThatWouldRunWhatIsQueuedEndsTheProcessWithItsStatus) {
 
 // --- exit under the lock of a shard ----------------------------------------------------------------
 
-// An observer that knows whether it has been destroyed.
-struct mortal_observer {
-  inline static std::atomic<bool> destroyed = false;
-  std::shared_ptr<void> life{nullptr, [](void*) { destroyed = true; }};
-  void call_ended(const auto&, const auto&) const noexcept {
-    if (destroyed) _exit(6);
-  }
-};
-
 // A key whose copy, or whose comparison, ends the process, or does not return.
 struct exiting_key {
   enum class place { nowhere, copy, comparison };
@@ -1251,15 +1242,7 @@ struct exiting_key {
 struct hash_of_exiting_key {
   std::size_t operator()(const exiting_key& k) const { return static_cast<std::size_t>(k.number); }
 };
-using exiting_group =
-    singleflight::group<exiting_key, int, hash_of_exiting_key, std::equal_to<>, mortal_observer>;
-
-// To be destroyed after the group.
-struct expects_the_observer_to_live {
-  ~expects_the_observer_to_live() {
-    if (mortal_observer::destroyed) _exit(5);
-  }
-};
+using exiting_group = singleflight::group<exiting_key, int, hash_of_exiting_key>;
 
 // Has a process exit in that place, while a call is queued on an executor.
 void exit_under_a_lock(exiting_key::place place, const std::function<void(exiting_group&)>& ask) {
@@ -1271,7 +1254,6 @@ void exit_under_a_lock(exiting_key::place place, const std::function<void(exitin
     ask(g);
   };
   expect_status([&] {
-    static const expects_the_observer_to_live last;
     static exiting_group g;
     exit_in(g);
   });
@@ -1299,7 +1281,6 @@ TEST(Exit, InTheComparisonOfKeysEndsTheProcessWithItsStatus) {
 
 TEST(Exit, WhileAnotherThreadComparesKeysEndsTheProcessWithItsStatus) {
   expect_status([] {
-    static const expects_the_observer_to_live last;
     static exiting_group g;
     static auto& queue = *new support::task_queue;
     static const exiting_key key(0);
@@ -1355,6 +1336,14 @@ TEST(Exit, InANewHandlerThatAWaitForTheLastCallCallsEndsTheProcessWithItsStatus)
 
 // --- exit: observers and calls that go on ------------------------------------------------------------
 
+// An observer that knows whether it has been destroyed.
+struct mortal_observer {
+  inline static std::atomic<bool> destroyed = false;
+  std::shared_ptr<void> life{nullptr, [](void*) { destroyed = true; }};
+  void call_ended(const auto&, const auto&) const noexcept {
+    if (destroyed) _exit(6);
+  }
+};
 using mortal_group =
     singleflight::group<int, int, std::hash<int>, std::equal_to<int>, mortal_observer>;
 
