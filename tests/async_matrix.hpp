@@ -424,7 +424,7 @@ template <class Value>
 /// The kinds of the core.
 template <class Value>
 [[nodiscard]] std::vector<kind<Value>> kinds_of_the_core() {
-#if defined(__cpp_lib_jthread)
+#if defined(__cpp_lib_jthread) && !defined(__MINGW32__)  // see STOP_CALLBACK in portability/run
   constexpr bool stops = true;
 #else
   constexpr bool stops = false;
