@@ -576,7 +576,7 @@ TEST(BulkOnExecutor, IsWaitedForByTheDestructorOnTheThreadThatHasQueuedIt) {
     joined = flights->do_async(1, at_once, [] { return 0; });
   };
   std::ignore =
-      flights->do_many_on({1, 2}, queue_joined, {.call = {.timeout = 1ms}}, [&](auto& missing) {
+      flights->do_many_on({1, 2}, queue_joined, {.call = {.timeout = 100ms}}, [&](auto& missing) {
         EXPECT_FALSE(destroyed);
         tenfold(missing);
       });

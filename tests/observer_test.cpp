@@ -120,7 +120,7 @@ TEST_F(Observer, IsToldOfAFollowerThatTriesAgainOnceMoreButCountsItOnce) {
 TEST_F(Observer, IsToldWhoLeavesAtItsDeadline) {
   lead_until(0, [&] {
     support::threads(1, [&](std::size_t) {
-      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }));
+      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 100ms}, [] { return 0; }));
     });
     return 42;
   });
@@ -298,7 +298,7 @@ TEST_F(Observer, IsToldOfTheEndOfACallBeforeItsLoaderIsDestroyed) {
 TEST_F(Observer, IsToldWhoBeginsACallElsewhereAndLeavesIt) {
   support::task_queue queue;
   EXPECT_ANY_THROW((void)g.do_call_on(
-      1, [&](auto t) { queue(std::move(t)); }, {.timeout = 1ms}, [] { return 42; }));
+      1, [&](auto t) { queue(std::move(t)); }, {.timeout = 100ms}, [] { return 42; }));
   EXPECT_EQ(events(), (words{"began 1", "left 1 deadline its own"}));
   queue.run();
   EXPECT_EQ(events().back(), "ended 1 exception 0");  // nobody wants it any more
@@ -609,7 +609,7 @@ TEST_F(Observer, MayCallTheGroup) {
   });
   lead_until(1, [&] {
     support::threads(1, [&](std::size_t) {
-      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }));
+      EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = 100ms}, [] { return 0; }));
       EXPECT_ANY_THROW((void)g.do_call(1, {.timeout = -1s}, [] { return 0; }));
     });
     return 42;
@@ -699,7 +699,7 @@ TEST_F(Observer, IsRefusedTheCallWhoseBeginningItIsTold) {
   told.to->then([&] {
     if (!std::exchange(asks, false)) return;
     refused = support::call_error_of(
-        support::thrown_by([&] { (void)g.do_call(1, {.timeout = 1ms}, [] { return 0; }); }));
+        support::thrown_by([&] { (void)g.do_call(1, {.timeout = 10s}, [] { return 0; }); }));
   });
   auto lead = std::get<1>(g.lead_or_follow(1));
   EXPECT_EQ(refused, std::errc::resource_deadlock_would_occur);
