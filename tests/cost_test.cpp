@@ -48,8 +48,10 @@ namespace {
 
 thread_local int locks_of_this_thread = 0;
 
+#if defined(SINGLEFLIGHT_TESTS_WRAP_MUTEX)
 /// Counts them, too, where another thread looks; or null.
 thread_local std::atomic<int>* locks_shown = nullptr;
+#endif
 
 }  // namespace
 
