@@ -6,7 +6,6 @@
 #include <chrono>
 #include <exception>
 #include <functional>
-#include <latch>
 #include <optional>
 #include <singleflight/coroutine.hpp>
 #include <singleflight/group.hpp>
@@ -295,8 +294,8 @@ TEST(AsyncCircle, OfAThreadThatBlocksForTheCallThatItEndsIsRefused) {
 TEST(AsyncCircle, OfAThreadThatEndsACallWhileItIsBegunIsRefused) {
   group flights;
   seen got;
-  std::latch leads(1);
-  std::latch begun(1);
+  support::latch leads(1);
+  support::latch begun(1);
   std::error_code inside;
   support::threads other;
   flights.async_call(
@@ -328,7 +327,7 @@ TEST(AsyncCircle, ThroughTwoThreadsThatEndTheirCallsIsRefusedInOne) {
   }
   std::atomic<int> refused = 0;
   {
-    std::latch both(2);
+    support::latch both(2);
     const support::threads ends(2, [&](std::size_t k) {
       std::move(*leads[k]).set_from([&] {
         both.arrive_and_wait();

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <atomic>
-#include <barrier>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -240,7 +239,7 @@ TEST(BulkSharing, LoadsAKeyOfOverlappingSetsByOneLoaderAtATime) {
 // Two callers that hold what the other wants, and ask in opposite order.
 TEST(BulkSharing, DoesNotHangWhereSetsCross) {
   group flights;
-  std::barrier both(2);
+  support::latch both(2);
   support::threads callers(2, [&](std::size_t me) {
     const std::vector<int> ids = me == 0 ? std::vector{1, 2, 3} : std::vector{3, 2, 1, 4};
     const auto rows = flights.do_many(ids, [&](auto& missing) { tenfold(missing); });
@@ -295,7 +294,7 @@ TEST(BulkSharing, LoadsAllItsBatchesBeforeItWaitsForOthers) {
 // https://github.com/ChilliCream/graphql-platform/issues/4280
 TEST(BulkSharing, RefusesOneOfTwoLoadersThatAskForEachOthersKeys) {
   group flights;
-  std::barrier both_load(2);
+  support::latch both_load(2);
   std::atomic<int> refused = 0;
   support::threads callers(2, [&](std::size_t me) {
     const int mine = static_cast<int>(me) + 1;

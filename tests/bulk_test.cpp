@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <barrier>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -400,7 +399,7 @@ TEST(BulkLoader, MaySettleItsKeysFromOtherThreads) {
 #if defined(__cpp_lib_jthread)
     std::array<std::stop_token, 4> tokens;
 #endif
-    std::barrier all(4);
+    support::latch all(4);
     support::threads workers(4, [&](std::size_t w) {
       all.arrive_and_wait();
 #if defined(__cpp_lib_jthread)

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <future>
-#include <latch>
 #include <singleflight/group.hpp>
 #include <stdexcept>
 #include <system_error>
@@ -53,7 +52,7 @@ TEST(MaxWaiters, IsExactForACrowdThatIsTurnedAway) {
   constexpr std::uint64_t rounds = 10;
   group<int, int> g({.max_waiters = room});
   for (std::uint64_t round = 1; round <= rounds; ++round) {
-    std::latch gate(callers);
+    support::latch gate(callers);
     std::atomic<std::size_t> followed{0}, refused{0};
     support::threads crowd;
     auto led = g.do_call(0, [&] {
@@ -98,7 +97,7 @@ TEST(MaxWaiters, IsExactForACrowdThatRunsAloneAndGetsItsOwnAnswers) {
   group<int, int> g({.max_waiters = room, .when_full = group_options::run_alone});
   std::atomic<std::size_t> followed{0};
   held_call call(g);
-  std::latch gate(callers);
+  support::latch gate(callers);
   std::atomic<bool> seen{false};
   support::threads crowd(callers, [&](std::size_t i) {
     const int own = static_cast<int>(100 + i);

@@ -13,7 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <latch>
 #include <random>
 #include <singleflight/group.hpp>
 #include <stdexcept>
@@ -342,7 +341,7 @@ TEST(Stop, RacingTheEndOfTheCallGivesTheValueOrCancels) {
   for (std::uint64_t round = 1; round <= rounds; ++round) {
     std::stop_source stop;
     const std::chrono::nanoseconds delay(random() % 60'000);
-    std::latch ending(2);
+    support::latch ending(2);
     std::atomic<int> stops{0};
     support::threads others;
     others.start([&] {
@@ -392,7 +391,7 @@ TEST(Stop, OfALeaderThatIsReturningTouchesNoCallButItsOwn) {
   for (int round = 0; round < rounds; ++round) {
     auto& stop = stops[static_cast<std::size_t>(round % 2)] = std::stop_source();
     const std::chrono::nanoseconds delay(random() % 50'000);
-    std::latch ending(2);
+    support::latch ending(2);
     stopper.start([&] {
       ending.arrive_and_wait();
       keep_busy(delay);

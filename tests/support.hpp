@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <exception>
@@ -52,6 +53,23 @@ void await(const Condition& condition, const char* what) {
     std::this_thread::yield();
   }
 }
+
+/// As std::latch, which may lose a wake-up where there is no futex: libstdc++ 12 on MinGW.
+class latch {
+ public:
+  explicit latch(std::ptrdiff_t n) noexcept : left_(n) {}
+  void count_down() noexcept { --left_; }
+  void wait() const {
+    await([this] { return left_ == 0; }, "all to arrive");
+  }
+  void arrive_and_wait() {
+    count_down();
+    wait();
+  }
+
+ private:
+  std::atomic<std::ptrdiff_t> left_;
+};
 
 /// Waits until `n` followers wait in the group.
 template <class Group>
