@@ -39,8 +39,8 @@ int main() {
   };
   std::thread follower;
   (void)g.do_call(key, [&] {
-    follow({.timeout = 1ms});   // joined, left
-    follow({.timeout = -1ms});  // rejected
+    follow({.timeout = 100ms});  // joined, left
+    follow({.timeout = -1ms});   // rejected
     follower = std::thread([&] { (void)g.do_call(key, [] { return 0; }); });
     while (g.stats().waiting < 1) std::this_thread::yield();
     return 42;
