@@ -272,6 +272,7 @@ TEST(BulkOnExecutor, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
     group flights;
     std::stop_source caller;
     threads_executor elsewhere;
+    std::atomic<bool> has_left = false;
     const auto load = [&](auto& missing, const call_context& context) {
       std::atomic<bool> answered = false, told = false;
       flights.async_call(
@@ -280,7 +281,8 @@ TEST(BulkOnExecutor, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
       const std::stop_token asked = context.stop_token();
       const std::stop_callback stopped(asked, [&] { told = answered.load(); });
       caller.request_stop();
-      support::await([&] { return !missing.wanted(1); }, "the caller to leave");
+      support::await([&] { return has_left.load(); }, "the caller to leave");
+      EXPECT_FALSE(missing.wanted(1));
       EXPECT_FALSE(asked.stop_requested());
       with_value ? missing.set(1, 10) : missing.fail(1, std::make_exception_ptr(1));
       EXPECT_TRUE(asked.stop_requested());
@@ -288,6 +290,7 @@ TEST(BulkOnExecutor, StopsTheLoaderWhenTheLastWantedKeyIsSettled) {
     };
     std::ignore =
         flights.do_many_on({1, 2}, elsewhere, {.call = {.stop = caller.get_token()}}, load);
+    has_left = true;
     elsewhere.threads.join();
     support::expect_idle(flights);
   }
