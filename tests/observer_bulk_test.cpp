@@ -279,6 +279,28 @@ TEST_F(ObserverOfManyOwn, IsToldWhoLeavesKeysThatAreLoadedElsewhere) {
   EXPECT_EQ(told.to->count("ended 2 exception 0"), 1);
 }
 
+// It joins key 1 before it begins key 2, whose loader lets the leader of key 1 wait for key 9.
+TEST_F(ObserverOfManyOwn, IsToldWhoLeavesACallThatWaitsForItNow) {
+  support::threads other;
+  (void)g.do_call(9, [&] {
+    other.start([&] {
+      (void)g.do_call(1, [&] {
+        support::await([&] { return told.to->count("joined 1 1") == 1; }, "the other thread");
+        return *g.do_call(9, [] { return 0; });
+      });
+    });
+    support::await([&] { return told.to->count("began 1") == 1; }, "the other call");
+    const auto rows = g.do_many({1, 2}, [&](auto& missing) {
+      support::await_followers(g, 2);
+      missing.rest(42);
+    });
+    EXPECT_EQ(support::call_error_of(rows[0].error()), std::errc::resource_deadlock_would_occur);
+    return 9;
+  });
+  other.join();
+  EXPECT_EQ(told.to->count("left 1 circle"), 1);
+}
+
 TEST_F(ObserverOfManyOwn, IsToldOfABatchThatItsExecutorDrops) {
   (void)g.do_many_on(
       {1, 2}, [](auto) {}, {}, all_42);
